@@ -1,0 +1,54 @@
+"""Findings: the verdicts of every lens, in one form.
+
+Rules turn a report into findings; `--fail-on`, JSON, CI annotations and the exit code read nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    """How bad a finding is; comparable, so that `severity >= Severity.WARNING` reads as it sounds."""
+
+    INFO = 1
+    WARNING = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One verdict."""
+
+    code: str  # a key of CODES
+    severity: Severity
+    where: str  # a layer, a parameter, a file; "" means the whole subject
+    message: str  # what is wrong, in one sentence
+    measured: str = ""  # what was measured
+    threshold: str = ""  # what it was measured against
+    remedy: str = ""  # what to do about it
+
+
+# Every code that netlens can report, with what it means. One table, so that users can look a code up.
+CODES: dict[str, str] = {
+    "expect-output": "the model's output does not have the expected shape",
+    "expect-params": "the model does not have the expected number of parameters",
+    "max-params": "the model has more parameters than allowed",
+    "max-macs": "a forward pass takes more multiply-adds than allowed, or they cannot all be counted",
+    "max-size": "parameters and buffers take more bytes than allowed",
+    "max-memory": "the estimated training memory is larger than allowed",
+    "lock-missing": "there is no lock file to compare with, and CI must not write one",
+    "lock-differs": "the model differs from its lock file",
+    "forward-failed": "the model's forward raised",
+    "unused-module": "modules with parameters that the forward pass never calls",
+    "unregistered-module": "a module that runs but is not registered, so training and saving miss its parameters",
+    "uncounted-operators": "operators ran for which no formula for multiply-adds is known",
+    "not-run": "the model could not be run, so only its parameters are known",
+}
+
+
+def worst(findings: Iterable[Finding]) -> Severity | None:
+    """Return the highest severity, or None when there is no finding."""
+    return max((finding.severity for finding in findings), default=None)

@@ -1,0 +1,109 @@
+"""What is wrong with a model, seen from its summary alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from netlens.findings import Finding, Severity
+from netlens.lenses.summary.report import Layer, Operator, SummaryReport, subtree_sums
+from netlens.lenses.summary.wording import counted, listed
+
+# Modules that use the weights of their children without calling them: not being called means nothing below these.
+USES_CHILDREN = frozenset({"MultiheadAttention", "TransformerEncoderLayer"})
+# Modules that are never called, whoever uses them.
+NEVER_CALLED = frozenset({"ParameterList", "ParameterDict", "ParametrizationList", "NonDynamicallyQuantizableLinear"})
+
+
+def diagnose(report: SummaryReport) -> tuple[Finding, ...]:
+    """Return what a reader of the summary should not overlook; a healthy model gives no warning."""
+    return (*_unused(report), *_unregistered(report), *_uncounted(report), *_not_run(report))
+
+
+def _unused(report: SummaryReport) -> Iterator[Finding]:
+    """Name the topmost layers of which nothing ran; nothing is said where the forward pass did not reach its end."""
+    if report.run.on == "nothing" or report.failure:
+        return
+    suspicious = subtree_sums(report.layers, _callable_parameters(report.layers))
+    ran = subtree_sums(report.layers, lambda layer: layer.times + (layer.alias_of is not None))
+    tops = _topmost([layer for layer in report.layers if layer.path and suspicious[layer.path] and not ran[layer.path]])
+    if tops:
+        parameters = subtree_sums(report.layers, lambda layer: layer.parameters)
+        yield Finding(
+            "unused-module",
+            Severity.INFO,
+            tops[0].path,
+            f"{counted(len(tops), 'module')} never ran: {listed([_name(layer) for layer in tops])}",
+            measured=f"{sum(parameters[layer.path] for layer in tops):,} parameters",
+            remedy="remove what is not needed; in training, parameters that get no gradient stop DistributedDataParallel",
+        )
+
+
+def _callable_parameters(layers: Sequence[Layer]) -> Callable[[Layer], int]:
+    """Own parameters of a layer, or 0 where nobody would call it anyway."""
+    using = {layer.path for layer in layers if layer.times and (layer.type in USES_CHILDREN or layer.type.startswith("Parametrized"))}
+
+    def own(layer: Layer) -> int:
+        excused = layer.type in NEVER_CALLED or any(above in using for above in _above(layer.path))
+        return 0 if excused else layer.parameters
+
+    return own
+
+
+def _unregistered(report: SummaryReport) -> Iterator[Finding]:
+    """Hidden modules that hold numbers; an activation made inside `forward` harms nobody."""
+    numbers = subtree_sums(report.layers, lambda layer: layer.parameters + layer.buffers)
+    hidden = [layer for layer in _topmost([layer for layer in report.layers if not layer.registered]) if numbers[layer.path]]
+    if hidden:
+        yield Finding(
+            "unregistered-module",
+            Severity.WARNING,
+            hidden[0].path,
+            f"{counted(len(hidden), 'module')} ran without being registered: {listed([_name(layer) for layer in hidden])}",
+            measured=f"{sum(numbers[layer.path] for layer in hidden):,} parameters and buffer elements",
+            remedy="keep modules in an nn.ModuleList or nn.ModuleDict: in a plain list they are neither trained, saved nor moved",
+        )
+
+
+def _uncounted(report: SummaryReport) -> Iterator[Finding]:
+    multiplying = [operator for operator in report.uncounted if operator.multiplies]
+    others = [operator for operator in report.uncounted if not operator.multiplies]
+    if multiplying:
+        message = "MACs are a lower bound: no formula counts "
+        yield _operators(Severity.WARNING, message, multiplying, "add their multiply-adds by hand where the total matters")
+    if others:
+        yield _operators(Severity.INFO, "not counted as MACs: ", others, "")
+
+
+def _operators(severity: Severity, message: str, operators: Sequence[Operator], remedy: str) -> Finding:
+    names = listed([f"{operator.name} x{operator.times:,}" for operator in operators])
+    where = operators[0].layers[0] if operators[0].layers else ""
+    times = sum(operator.times for operator in operators)
+    return Finding("uncounted-operators", severity, where, message + names, measured=f"{times:,} calls", remedy=remedy)
+
+
+def _not_run(report: SummaryReport) -> Iterator[Finding]:
+    if report.run.on == "nothing":
+        why = f": {report.run.why}" if report.run.why else ""
+        yield Finding(
+            "not-run",
+            Severity.WARNING,
+            "",
+            f"the model was not run, so only its parameters are known{why}",
+            remedy="give the input that it takes, for example --input 1,3,224,224",
+        )
+
+
+def _topmost(layers: Sequence[Layer]) -> list[Layer]:
+    paths = {layer.path for layer in layers}
+    return [layer for layer in layers if not any(above in paths for above in _above(layer.path))]
+
+
+def _above(path: str) -> Iterator[str]:
+    """The paths of all layers above: "a" and "" for "a.b"."""
+    while path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
+def _name(layer: Layer) -> str:
+    return f"{layer.path} {layer.type}"

@@ -1,0 +1,300 @@
+"""Running a model on the meta device: shapes without values, so without compute and without memory.
+
+Pure meta fails wherever a model looks at a value that does not depend on its weights: a mask, a length, a table made in its constructor. So
+only what has the size of the weights is meta: parameters, float buffers, float inputs, and whatever is computed from them. Integers, and
+what the forward makes itself, stay real; where the two meet, a `MixedMeta` mode swaps real arguments for meta stand-ins.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from netlens.probing.kernels import broadcast, kernel_of
+
+META = torch.device("meta")
+# Real tensors above this many elements are made on meta after all: nobody reads their values one by one, and a 128k x 128k causal mask
+# would take 16 GB.
+LARGE = 1 << 24
+_LARGE_FLOAT_IN_CONSTRUCTOR = 1 << 20
+
+_MISSING = object()
+_RANDOM = frozenset({"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_"})
+_FACTORIES = frozenset(
+    {"empty", "zeros", "ones", "full", "arange", "randint", "randperm", "scalar_tensor", "tril_indices", "triu_indices", "eye"}
+    | {"new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like", "full_like", "linspace", "rand", "randn"}
+)
+
+
+def stand_in(tensor: Tensor) -> Tensor:
+    """Return a meta tensor of the same shape, strides and dtype; a parameter stays a parameter."""
+    meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+    if isinstance(tensor, nn.Parameter):
+        parameter = nn.Parameter(meta, requires_grad=tensor.requires_grad)
+        parameter.__dict__.update(tensor.__dict__)
+        return parameter
+    return meta
+
+
+def _becomes_meta(tensor: Tensor) -> bool:
+    """Floating tensors of plain type; a meta one is left alone, else ties are lost (huggingface/accelerate#3668)."""
+    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_quantized
+    return plain and not tensor.is_meta and not is_lazy(tensor) and (tensor.is_floating_point() or tensor.is_complex())
+
+
+@contextmanager
+def built_on_meta() -> Iterator[None]:
+    """Give every parameter and float buffer that is registered while the block runs its place on the meta device.
+
+    Constructors still see real values in what they compute themselves (RegNet reads `.tolist()` in its), except in tensors of over a million
+    elements. Initialising a meta parameter is free.
+    """
+    made: dict[int, tuple[Callable[[], Tensor | None], Tensor]] = {}
+
+    def register(_module: nn.Module, _name: str, tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or not _becomes_meta(tensor):
+            return None
+        original, meta = made.get(id(tensor), (None, None))
+        if original is None or meta is None or original() is not tensor:  # one real tensor registered twice stays one
+            meta = stand_in(tensor)
+            made[id(tensor)] = (ref(tensor), meta)
+        return meta
+
+    with ExitStack() as stack:
+        for hook in (register_module_parameter_registration_hook, register_module_buffer_registration_hook):
+            stack.callback(hook(register).remove)  # type: ignore[arg-type]
+        stack.enter_context(_Construction())
+        yield
+
+
+def skeleton(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` whose weights are on the meta device, with its ties; `model` is not touched.
+
+    `model.to("meta")` would untie shared parameters and change the user's object. Compiled wrappers are taken off.
+
+    Raises:
+        whatever `copy.deepcopy` raises on an attribute that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in _tensors_of(module):
+            if id(value) not in memo and _becomes_meta(value.detach() if not isinstance(value, nn.Parameter) else value):
+                memo[id(value)] = stand_in(value)
+    # deepcopy looks memo entries up by id, so the originals must stay alive: `model` holds them.
+    return _uncompiled(copy.deepcopy(_orig_mod(model), memo))
+
+
+def _orig_mod(module: nn.Module) -> nn.Module:
+    """The module inside a `torch.compile` wrapper; known by name, so that nothing of the compiler is imported."""
+    return module._orig_mod if type(module).__name__ == "OptimizedModule" else module  # type: ignore[return-value]
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = _orig_mod(child)
+    return model
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors in plain attributes (pruning keeps `weight` there), one container deep."""
+    for value in vars(module).values():
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        for item in inner:
+            if isinstance(item, Tensor):
+                yield item
+
+
+class MixedMeta(TorchDispatchMode):
+    """Lets meta tensors and small real ones meet in one operator: the result is meta, the real values stay readable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stand_ins: dict[int, tuple[Callable[[], Tensor | None], Tensor]] = {}
+        self._kernels: dict[Any, Any] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first dispatch imports torch._dynamo: a second of every run
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.run(func, args, kwargs or {})
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator, with real arguments replaced where a meta argument meets them."""
+        device = kwargs.get("device")
+        if device is not None:
+            kwargs = self._placed(func, args, kwargs, device)
+        meta, real = _kinds(args, kwargs)
+        if not meta:
+            return func(*args, **kwargs)
+        return self._mixed(func, args, kwargs) if real else self._on_meta(func, args, kwargs)
+
+    def _on_meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kernel = self._kernels.get(func, _MISSING)
+        if kernel is _MISSING:
+            kernel = self._kernels[func] = kernel_of(func._schema.name.partition("::")[2], func)
+        if kernel is not None:
+            try:
+                result = kernel(*args, **kwargs)
+            except (RuntimeError, TypeError):  # shapes that do not fit, or a signature of another torch: let torch say it
+                result = None
+            if result is not None:
+                return result
+        return func(*args, **kwargs)
+
+    def _placed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: Any) -> dict[str, Any]:
+        """Keep integers real although they are sent to "meta", and meta tensors meta although they are sent elsewhere."""
+        base = func._schema.name.partition("::")[2]
+        to_meta = torch.device(device).type == "meta"
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        if base == "_to_copy" and first is not None:
+            if first.is_meta and not to_meta:
+                return {**kwargs, "device": META}
+            if to_meta and not first.is_meta and not first.is_floating_point() and kwargs.get("dtype") in (None, torch.int64, torch.int32, torch.bool):
+                return {**kwargs, "device": first.device}
+        elif base in _FACTORIES and to_meta and not _makes_floats(base, args, kwargs, first) and _elements(args, first) < LARGE:
+            return {**kwargs, "device": torch.device("cpu")}
+        return kwargs
+
+    def _mixed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        base = func._schema.name.partition("::")[2]
+        if base in ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"):
+            args = (args[0], _positions(args[1]), *args[2:])
+        elif base == "_pack_padded_sequence" and not args[1].is_meta:
+            return _pack_padded_sequence(*args)
+        elif base == "repeat_interleave":
+            kwargs = {**kwargs, "output_size": int(args[1].sum())}
+        elif base == "masked_select" and not args[1].is_meta:
+            mask = args[1].expand(broadcast(args[0].shape, args[1].shape))
+            return args[0].new_empty(int(mask.sum()))
+        elif base in ("embedding", "_embedding_bag", "_embedding_bag_forward_only"):
+            _check_ids(args[0], args[1])
+        result = self._on_meta(func, self._as_meta(args), dict(zip(kwargs, self._as_meta(tuple(kwargs.values())), strict=True)))
+        if base.endswith("_") and isinstance(args[0], Tensor):
+            return args[0]  # in place on a real tensor: its values are unknown now, its identity is not
+        return result
+
+    def _as_meta(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            self.stand_in_for(value)
+            if isinstance(value, Tensor)
+            else [self.stand_in_for(item) if isinstance(item, Tensor) else item for item in value]
+            if isinstance(value, (list, tuple))
+            else value
+            for value in values
+        )
+
+    def stand_in_for(self, tensor: Tensor) -> Tensor:
+        """Return the meta stand-in of a real tensor, the same one each time."""
+        if tensor.is_meta:
+            return tensor
+        original, meta = self._stand_ins.get(id(tensor), (None, None))
+        if original is None or meta is None or original() is not tensor:
+            meta = stand_in(tensor.detach())
+            self._stand_ins[id(tensor)] = (ref(tensor), meta)
+            self.made_stand_in(tensor, meta)
+        return meta
+
+    def made_stand_in(self, tensor: Tensor, meta: Tensor) -> None:
+        """Tell subclasses that `meta` now stands for `tensor`."""
+
+
+class _Construction(MixedMeta):
+    """What constructors do: random initialisation of meta tensors does nothing, huge float tensors are meta from the start."""
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        base = func._schema.name.partition("::")[2]
+        if base in _RANDOM and args[0].is_meta:
+            return args[0]
+        if base in _FACTORIES and _on_cpu(kwargs) and _is_huge_float(base, args, kwargs):
+            kwargs = {**kwargs, "device": META}
+        return super().run(func, args, kwargs)
+
+
+def _on_cpu(kwargs: dict[str, Any]) -> bool:
+    return torch.device(kwargs.get("device") or "cpu").type == "cpu"
+
+
+def _is_huge_float(base: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    return _elements(args, first) > _LARGE_FLOAT_IN_CONSTRUCTOR and _makes_floats(base, args, kwargs, first)
+
+
+def _kinds(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, bool]:
+    """Tell whether there are meta tensors and whether there are real ones among the arguments."""
+    meta = real = False
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            meta, real = meta or value.is_meta, real or not value.is_meta
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                if isinstance(item, Tensor):
+                    meta, real = meta or item.is_meta, real or not item.is_meta
+    return meta, real
+
+
+def _makes_floats(base: str, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor | None) -> bool:
+    dtype = kwargs.get("dtype")
+    if dtype is not None:
+        return bool(dtype.is_floating_point or dtype.is_complex)
+    if like is not None:
+        return like.is_floating_point() or like.is_complex()
+    if base in ("randint", "randperm", "tril_indices", "triu_indices"):
+        return False
+    if base in ("arange", "scalar_tensor"):
+        return any(isinstance(value, float) for value in args)
+    if base == "full":
+        return isinstance(args[1], float)
+    return True
+
+
+def _elements(args: tuple[Any, ...], like: Tensor | None) -> int:
+    """How many elements a factory makes: from its size, its template, or its end."""
+    size = next((value for value in args if isinstance(value, (list, tuple))), None)
+    if size is not None:
+        count = 1
+        for value in size:
+            count *= int(value)
+        return count
+    if like is not None:
+        return like.numel()
+    return max((int(abs(value)) for value in args if isinstance(value, (int, float))), default=1)
+
+
+def _positions(indices: Any) -> list[Any]:
+    """Turn boolean masks into the positions they select: a mask's size is known, what it selects is not, on meta."""
+    found: list[Any] = []
+    for index in indices:
+        if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) and not index.is_meta:
+            found.extend(index.nonzero().unbind(1))
+        else:
+            found.append(index)
+    return found
+
+
+def _pack_padded_sequence(x: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """What `pack_padded_sequence` returns: data (sum of lengths, *) on meta, and the real batch size of every step."""
+    if int(lengths.min()) <= 0:
+        raise RuntimeError("Length of all samples has to be greater than 0")
+    longest = int(lengths.max())
+    if longest > x.shape[1 if batch_first else 0]:
+        raise RuntimeError(f"a length of {longest} is longer than the padded input {tuple(x.shape)}")
+    batch_sizes = (lengths.unsqueeze(0) > torch.arange(longest).unsqueeze(1)).sum(1)
+    return x.new_empty((int(lengths.sum()), *x.shape[2:])), batch_sizes
+
+
+def _check_ids(weight: Tensor, ids: Tensor) -> None:
+    """Raise as a real embedding does: on meta a wrong id would pass silently."""
+    if not ids.is_meta and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < weight.shape[0]:
+        raise IndexError(f"index out of range: ids from {int(ids.min())} to {int(ids.max())}, but the embedding has {weight.shape[0]} rows")

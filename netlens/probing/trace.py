@@ -1,0 +1,306 @@
+"""Watching one forward pass: which module ran, with which shapes, and what its operators cost.
+
+Every operator is booked on the innermost module that is running, so that a parent's own row is what its functional code does.
+Calls are keyed by the path on which a module was reached, not by the module: shared and recursive modules get their own rows, and sums are exact.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from netlens.probing.attention import NAME as ATTENTION
+from netlens.probing.attention import fused_attention
+from netlens.probing.leaves import leaves
+from netlens.probing.macs import formula_of, is_free
+from netlens.probing.meta import MixedMeta
+
+Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # (name, shape, dtype) of every leaf
+
+
+@dataclass(slots=True)
+class Record:
+    """What one module did under one path."""
+
+    path: str
+    module: nn.Module
+    registered: bool
+    calls: dict[tuple[Shapes, Shapes], int] = field(default_factory=dict)
+    macs: int = 0
+    activation_bytes: int = 0
+    saved_bytes: int = 0
+    children: dict[int, str] | None = None  # id(child) -> name, made when first needed
+
+
+@dataclass(slots=True)
+class Uncounted:
+    """An operator without a formula."""
+
+    times: int = 0
+    output_bytes: int = 0
+    paths: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Stop:
+    """Where an exception came from: the innermost module that was running, its arguments and who returned last before."""
+
+    error: BaseException
+    record: Record
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    producer: str | None
+    operator: str = ""  # the operator that raised, with the shapes it got: "aten.cat"
+    operands: tuple[tuple[int, ...], ...] = ()
+
+
+class Observer(MixedMeta):
+    """Counts what runs while it is active; use it through `observe`."""
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._model = model
+        root = Record("", model, registered=True)
+        self.records: dict[str, Record] = {"": root}
+        self._current: Record | None = None
+        self._outside = root  # what runs before or after the model's own call is booked on the model
+        self._last_returned: str | None = None
+        self.stop: Stop | None = None
+        self._failed_operator: tuple[BaseException, str, tuple[tuple[int, ...], ...]] | None = None
+        self.uncounted: dict[str, Uncounted] = {}
+        self._known: dict[Any, Any] = {}  # operator -> (name, formula, free)
+        self._storages: dict[int, weakref.ref[Any]] = {}  # storages that are alive, by address
+        self._sizes: dict[int, int] = {}
+        self._excluded: set[int] = set()  # addresses of storages of weights and inputs
+        self._saved: set[int] = set()
+        self._keep: list[Tensor] = []
+        self._stands_for: dict[int, int] = {}
+        self.live = self.peak = 0
+        for tensor in (*model.parameters(), *model.buffers(), *(tensor for _, tensor in leaves(inputs))):
+            self._exclude(tensor)
+
+    # -- operators ---------------------------------------------------------------------------------------------------------------
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.is_inference_mode_enabled():  # composite operators arrive whole: `aten.linear`, `aten.conv2d`
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        try:
+            result = super().run(func, args, kwargs)
+        except Exception as error:
+            self._failed_operator = (error, _name(func), tuple(tuple(t.shape) for t in _tensors(args)))
+            raise
+        record = self._current or self._outside
+        name, formula, free = self._known.get(func) or self._know(func)
+        if formula is not None:
+            record.macs += formula(args, kwargs, result)
+        made = self._book(result, record)
+        if formula is None and not free:
+            entry = self.uncounted.setdefault(name, Uncounted())
+            entry.times += 1
+            entry.output_bytes += made
+            entry.paths[record.path] = None
+        return result
+
+    def _know(self, func: Any) -> tuple[str, Any, bool]:
+        name = _name(func)
+        known = self._known[func] = (name, formula_of(name), is_free(name, func))
+        return known
+
+    def count(self, _name: str, macs: int) -> None:
+        """Book MACs of an operator that runs as one although the dispatcher would take it apart."""
+        (self._current or self._outside).macs += macs
+
+    # -- memory ------------------------------------------------------------------------------------------------------------------
+
+    def _book(self, result: Any, record: Record) -> int:
+        """Book the storages that an operator made, and return their bytes."""
+        made = 0
+        for tensor in (result,) if isinstance(result, Tensor) else _tensors(result) if isinstance(result, (tuple, list)) else ():
+            storage = _storage(tensor)
+            if storage is None:
+                continue
+            key = storage._cdata
+            if key in self._storages or key in self._excluded:
+                continue
+            size = storage.nbytes()
+            self._follow(key, storage, size)
+            made += size
+        if made:
+            record.activation_bytes += made
+            self.live += made
+            self.peak = max(self.peak, self.live)
+        return made
+
+    def _follow(self, key: int, storage: Any, size: int) -> None:
+        self._sizes[key] = size
+        self._storages[key] = weakref.ref(storage, lambda _, key=key: self._freed(key))
+
+    def _freed(self, key: int) -> None:
+        self._storages.pop(key, None)
+        self.live -= self._sizes.pop(key, 0)
+
+    def _exclude(self, tensor: Tensor) -> None:
+        storage = _storage(tensor)
+        if storage is not None:
+            self._excluded.add(storage._cdata)
+            self._keep.append(tensor)  # else its address could be used again
+
+    def made_stand_in(self, tensor: Tensor, meta: Tensor) -> None:
+        real, standing = _storage(tensor), _storage(meta)
+        if real is not None and standing is not None:
+            self._stands_for[standing._cdata] = real._cdata
+            self._excluded.add(standing._cdata)  # it is no memory of the real model
+            self._keep.extend((tensor, meta))
+
+    def _save(self, tensor: Tensor) -> Tensor:
+        """Book a tensor that autograd keeps for backward; keeping it alive keeps its address unique."""
+        kept = tensor.detach()
+        storage = _storage(kept)
+        if storage is not None:
+            key = self._stands_for.get(storage._cdata, storage._cdata)
+            standing = key != storage._cdata
+            if key not in self._saved and (standing or key not in self._excluded) and not (standing and key in self._excluded):
+                self._saved.add(key)
+                (self._current or self._outside).saved_bytes += self._sizes.get(key, storage.nbytes())
+                self._keep.append(kept)
+        return kept
+
+    # -- modules -----------------------------------------------------------------------------------------------------------------
+
+    def call(self, original: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one module's call, and note its shapes under its path."""
+        parent = self._current
+        record = self._record_of(module, parent)
+        inputs = shapes_of(args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values()) if not kwargs else _named(args, kwargs))
+        self._current = record
+        try:
+            result = original(module, *args, **kwargs)
+        except Exception as error:
+            self._stopped(error, record, args, kwargs)
+            raise
+        finally:
+            self._current = parent
+        self._last_returned = record.path
+        key = (inputs, shapes_of(result))
+        record.calls[key] = record.calls.get(key, 0) + 1
+        return result
+
+    def _record_of(self, module: nn.Module, parent: Record | None) -> Record:
+        if module is self._model and parent is None:
+            return self.records[""]
+        path, registered = self._path_of(module, parent or self._outside)
+        record = self.records.get(path)
+        if record is None:
+            record = self.records[path] = Record(path, module, registered)
+        return record
+
+    def _path_of(self, module: nn.Module, parent: Record) -> tuple[str, bool]:
+        if parent.children is None:
+            children = [(id(child), name) for name, child in parent.module._modules.items() if child is not None]
+            parent.children = dict(reversed(children))  # the first name of a child that has two wins
+        name = parent.children.get(id(module))
+        if name is not None:
+            return (f"{parent.path}.{name}" if parent.path else name), parent.registered
+        if id(module) in self._paths:  # reached past its parent: `self.encoder.layers[0](x)`
+            return self._paths[id(module)], True
+        kind = type(module).__name__
+        same = sum(1 for other in parent.children.values() if other.startswith(f"<{kind}"))
+        parent.children[id(module)] = name = f"<{kind}>" if not same else f"<{kind} {same + 1}>"
+        return (f"{parent.path}.{name}" if parent.path else name), False
+
+    def _stopped(self, error: BaseException, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        known = self.stop.error if self.stop is not None else None
+        if known is not None and known in (error, error.__context__, error.__cause__):
+            return  # an outer module passes on what an inner one raised
+        self.stop = Stop(error, record, args, kwargs, self._last_returned)
+        if self._failed_operator is not None and self._failed_operator[0] is error:
+            _, self.stop.operator, self.stop.operands = self._failed_operator
+
+
+def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**{str(index): value for index, value in enumerate(args)}, **kwargs}
+
+
+def shapes_of(value: Any) -> Shapes:
+    """Return (name, shape, dtype) of every tensor in `value`."""
+    if isinstance(value, Tensor):
+        return (("", tuple(value.shape), value.dtype),)
+    return tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in leaves(value))
+
+
+def _name(func: Any) -> str:
+    namespace, _, base = func._schema.name.partition("::")
+    return f"{namespace}.{base}"
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from (item for item in value if isinstance(item, Tensor))
+
+
+def _storage(tensor: Tensor) -> Any:
+    """The tensor's storage, or None for one without (sparse, lazy, wrapper subclasses)."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError, ValueError):
+        return None
+
+
+@contextmanager
+def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
+    """Let `observer` see every module call and operator of this thread while the block runs.
+
+    Args:
+        observer: what counts.
+        autograd: record what backward needs; without it the pass runs under `torch.no_grad`.
+    """
+    original = nn.Module.__call__
+
+    def watched(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != observer._thread:
+            return original(module, *args, **kwargs)
+        return observer.call(original, module, args, kwargs)
+
+    with ExitStack() as stack:
+        stack.enter_context(_plain_kernels())
+        stack.enter_context(torch.enable_grad() if autograd else torch.no_grad())
+        if autograd:
+            stack.enter_context(saved_tensors_hooks(observer._save, lambda kept: kept))
+        stack.enter_context(fused_attention(observer.count))
+        stack.enter_context(observer)
+        nn.Module.__call__ = watched  # type: ignore[method-assign]
+        stack.callback(setattr, nn.Module, "__call__", original)
+        yield
+
+
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Switch off what hides operators: the fused transformer fast path, and compiled code."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        # Only where the compiler is loaded: loading it takes longer than the summary of any model.
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        yield
+
+
+__all__ = ["ATTENTION", "Observer", "Record", "Shapes", "Stop", "Uncounted", "observe", "shapes_of"]

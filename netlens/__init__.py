@@ -1,5 +1,47 @@
-"""netlens: what is inside a PyTorch model, and what is wrong with it, in one line."""
+"""netlens: what is inside a PyTorch model, and what is wrong with it, in one line.
+
+Every lens is a function here; it is imported when it is first called.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from netlens.lenses.summary.report import SummaryReport
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "summary"]
+
+
+def summary(
+    model: nn.Module,
+    x: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_size: Any = None,
+    device: str = "auto",
+    time: bool = False,
+) -> SummaryReport:
+    """Shapes, parameters, multiply-adds and memory of `model`; print the report to see the table.
+
+    The model leaves as it came. As a rule it is not run at all: a copy without data runs on the meta device.
+
+    Args:
+        model: any module, on any device.
+        x: a tensor, a tuple of positional arguments, or a dict of named ones.
+        kwargs: named arguments beside `x`.
+        input_size: instead of `x`: (1, 3, 224, 224), a list of such, or a dict by argument name. With neither, the first layer tells.
+        device: "auto" (meta, then the model's own device), "meta" or "cpu" (only there).
+        time: also measure the seconds of each layer, on the model's device.
+
+    Raises:
+        netlens.errors.InputError: the input does not describe what the model takes.
+    """
+    from netlens.lenses.summary.measure import measure
+    from netlens.loading.subject import from_instance
+
+    return measure(from_instance(model, x, kwargs, input_size), device=device, time=time)

@@ -161,7 +161,7 @@ _FREE = frozenset(
     _upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa
     _upsample_bicubic2d_aa _upsample_lanczos2d_aa
     nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy multi_margin_loss multilabel_margin_loss_forward
-    soft_margin_loss _ctc_loss fft_fftfreq fft_rfftfreq fft_fftshift fft_ifftshift hann_window hamming_window hash_tensor
+    soft_margin_loss _ctc_loss _linalg_check_errors fft_fftfreq fft_rfftfreq fft_fftshift fft_ifftshift hann_window hamming_window hash_tensor
     nms roi_align roi_pool ps_roi_align ps_roi_pool
     """.split()
 )

@@ -134,6 +134,8 @@ class MixedMeta(TorchDispatchMode):
         """Run one operator, with real arguments replaced where a meta argument meets them."""
         device = kwargs.get("device")
         if device is not None:
+            if _moves_only(func, args, kwargs):
+                return args[0].detach()  # on the real device it would be there already: `x.to(weight.device)` makes no copy
             kwargs = self._placed(func, args, kwargs, device)
         meta, real = _kinds(args, kwargs)
         if not meta:
@@ -161,7 +163,8 @@ class MixedMeta(TorchDispatchMode):
         if base == "_to_copy" and first is not None:
             if first.is_meta and not to_meta:
                 return {**kwargs, "device": META}
-            if to_meta and not first.is_meta and not first.is_floating_point() and kwargs.get("dtype") in (None, torch.int64, torch.int32, torch.bool):
+            dtype = kwargs.get("dtype")
+            if to_meta and not first.is_meta and not (first if dtype is None else torch.empty((), dtype=dtype)).is_floating_point():
                 return {**kwargs, "device": first.device}
         elif base in _FACTORIES and to_meta and not _makes_floats(base, args, kwargs, first) and _elements(args, first) < LARGE:
             return {**kwargs, "device": torch.device("cpu")}
@@ -220,6 +223,14 @@ class _Construction(MixedMeta):
         if base in _FACTORIES and _on_cpu(kwargs) and _is_huge_float(base, args, kwargs):
             kwargs = {**kwargs, "device": META}
         return super().run(func, args, kwargs)
+
+
+def _moves_only(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """A `.to(device)` between the real and the meta device that this mode does not carry out, without a change of dtype."""
+    if func is not torch.ops.aten._to_copy.default or kwargs.get("dtype") not in (None, args[0].dtype):
+        return False
+    x, to_meta = args[0], torch.device(kwargs["device"]).type == "meta"
+    return bool(x.is_meta and not to_meta or to_meta and not x.is_meta and not (x.is_floating_point() or x.is_complex()))
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> bool:
@@ -298,3 +309,10 @@ def _check_ids(weight: Tensor, ids: Tensor) -> None:
     """Raise as a real embedding does: on meta a wrong id would pass silently."""
     if not ids.is_meta and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < weight.shape[0]:
         raise IndexError(f"index out of range: ids from {int(ids.min())} to {int(ids.max())}, but the embedding has {weight.shape[0]} rows")
+
+
+def input_stand_in(tensor: Tensor) -> Tensor:
+    """What stands for an input tensor: floats without data, integers as they are."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.layout != torch.strided:
+        return tensor
+    return stand_in(tensor.detach()).requires_grad_(tensor.requires_grad)

@@ -1,0 +1,202 @@
+"""Getting the model to run: on meta, else on a real device, else not at all, and saying which and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from netlens.errors import NetlensError
+from netlens.probing.explain import mismatch
+from netlens.probing.leaves import leaves
+from netlens.probing.meta import META, built_on_meta, skeleton
+from netlens.probing.trace import Observer, Shapes, observe, shapes_of
+from netlens.probing.untouched import seeded, untouched
+
+if TYPE_CHECKING:
+    from netlens.loading.subject import Inputs, Subject
+
+SEED = 0
+
+
+@dataclass
+class Attempt:
+    """One model run (or not) on one device with one input."""
+
+    model: nn.Module
+    on: str  # "meta", "cpu", "cuda:0", "nothing"
+    why: str = ""
+    inputs: Shapes = ()
+    input_bytes: int = 0
+    input_source: str = ""
+    notes: tuple[str, ...] = ()
+    outputs: Shapes = ()
+    forward: Observer | None = None  # eval mode, without autograd
+    saved: Observer | None = None  # with autograd, in `saved_mode`
+    saved_mode: str | None = None
+    error: Exception | None = None
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = field(default=((), {}))
+
+
+def attempt(subject: Subject, device: str) -> Attempt:
+    """Run `subject` where it can be run: meta first, unless `device` names another.
+
+    Returns:
+        the first attempt that ran; or the one that failed in the model's own code, with `error`; or one on "nothing".
+    """
+    if device not in ("auto", "meta"):
+        return _on_device(subject, torch.device(device), why="")
+    tried = _first_that_runs(subject, _meta_model(subject), META)
+    if tried.error is None or device == "meta" or _is_final(tried):
+        return tried
+    why = f"the meta device cannot run it: {_brief(tried.error)}"
+    refused = _too_large(tried)
+    if refused:
+        return Attempt(tried.model, "nothing", f"{why}; {refused}", tried.inputs, tried.input_bytes, tried.input_source, tried.notes)
+    return _on_device(subject, torch.device("cpu"), why)
+
+
+def _meta_model(subject: Subject) -> nn.Module:
+    if subject.is_instance:
+        return skeleton(subject.build())
+    try:
+        with built_on_meta():
+            return subject.build()
+    except NetlensError:  # perhaps only because its constructor reads values of its weights: build it for real, then empty it
+        return skeleton(subject.build())
+
+
+def _on_device(subject: Subject, device: torch.device, why: str) -> Attempt:
+    with seeded(SEED):
+        model = subject.build()
+    if not subject.is_instance:
+        model = model.to(device)
+    else:
+        device = next((p.device for p in model.parameters()), device)
+    with untouched(model):
+        tried = _first_that_runs(subject, model, device)
+    tried.why = why
+    return tried
+
+
+def _first_that_runs(subject: Subject, model: nn.Module, device: torch.device) -> Attempt:
+    """Try the inputs in order; when none runs, return what the first one met."""
+    first: Attempt | None = None
+    for inputs in subject.inputs(model):
+        tried = _run(model, inputs, device)
+        if tried.error is None or not _is_final(tried):
+            return tried
+        first = first or tried
+    assert first is not None, "a subject always has an input"
+    return first
+
+
+def _run(model: nn.Module, inputs: Inputs, device: torch.device) -> Attempt:
+    """One pass in eval mode for shapes and counts, one in training mode for what autograd keeps."""
+    args, kwargs, notes = inputs.make(model, device)
+    tried = Attempt(model, str(device), input_source=inputs.source, notes=notes, arguments=(args, kwargs))
+    given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+    tried.inputs = shapes_of(args[0] if len(args) == 1 and not kwargs else given)
+    tried.input_bytes = sum(tensor.numel() * tensor.element_size() for _, tensor in leaves((args, kwargs)))
+    as_trained = _training_flags(model)
+    model.eval()
+    tried.forward = Observer(model, (args, kwargs))
+    tried.error, result = _pass(model, args, kwargs, tried.forward, autograd=False)
+    if tried.error is not None:
+        return tried
+    tried.outputs = shapes_of(result)
+    del result
+    for mode in ("train", "eval"):  # batch norm over one value, targets that only training needs: then eval mode has to tell
+        for module, flag in as_trained.items():
+            module.training = flag and mode == "train"
+        observer = Observer(model, (args, kwargs))
+        error, _ = _pass(model, args, kwargs, observer, autograd=True)
+        if error is None:
+            tried.saved, tried.saved_mode = observer, mode
+            break
+    return tried
+
+
+def _training_flags(model: nn.Module) -> dict[nn.Module, bool]:
+    """The flags that training would run with: the model's own, or all set where it came in eval mode."""
+    return {module: module.training or not model.training for module in model.modules()}
+
+
+def _pass(model: nn.Module, args: Any, kwargs: Any, observer: Observer, *, autograd: bool) -> tuple[Exception | None, Any]:
+    try:
+        with seeded(SEED), _no_validation(), observe(observer, autograd=autograd):
+            return None, model(*args, **kwargs)
+    except Exception as error:
+        return error, None
+
+
+@contextmanager
+def _no_validation() -> Iterator[None]:
+    """Distributions do not check their arguments while the block runs: the check reads values, and changes no shape."""
+    distribution = torch.distributions.Distribution
+    before = distribution._validate_args
+    distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(before)
+
+
+def _is_final(tried: Attempt) -> bool:
+    """Tell whether the model's own code is at fault, so that no other device would help."""
+    if tried.error is None or tried.on != "meta":
+        return True
+    stop = tried.forward.stop if tried.forward else None
+    return not _meta_cannot(tried.error) and stop is not None and mismatch(stop) is not None
+
+
+def _meta_cannot(error: BaseException | None) -> bool:
+    """Recognise the errors of a model that asks a meta tensor for its values."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, NotImplementedError) or "DataDependent" in type(error).__name__ or "meta" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:97] + '...' if len(text) > 100 else text}" if text else type(error).__name__
+
+
+def _too_large(tried: Attempt) -> str:
+    """Say why the real model does not fit into memory; "" where it does."""
+    needed = tried.input_bytes + sum(t.numel() * t.element_size() for t in (*tried.model.parameters(), *tried.model.buffers()))
+    free = _available_memory()
+    if free is None or needed < free:
+        return ""
+    return f"its weights and input take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free, so it was not run for real"
+
+
+def _available_memory() -> int | None:
+    """Bytes that this process may still take, by the kernel and by the container's limit; None where nothing tells."""
+    limits = []
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            limits.append(int(line.split()[1]) * 1024)
+    most, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
+    if most and used and most[0].isdigit():
+        limits.append(int(most[0]) - int(used[0]))
+    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

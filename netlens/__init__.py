@@ -28,7 +28,7 @@ def summary(
 ) -> SummaryReport:
     """Shapes, parameters, multiply-adds and memory of `model`; print the report to see the table.
 
-    The model leaves as it came. As a rule it is not run at all: a copy without data runs on the meta device.
+    The model leaves as it came. A forward that raises is described in `report.failure`. As a rule it is not run at all: a copy without data runs on the meta device.
 
     Args:
         model: any module, on any device.
@@ -44,4 +44,5 @@ def summary(
     from netlens.lenses.summary.measure import measure
     from netlens.loading.subject import from_instance
 
-    return measure(from_instance(model, x, kwargs, input_size), device=device, time=time)
+    report, _ = measure(from_instance(model, x, kwargs, input_size), device=device, time=time)
+    return report

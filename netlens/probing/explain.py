@@ -84,7 +84,9 @@ def _operands(stop: Stop) -> Mismatch | None:
 _OPERATORS = {
     "cat": "equal sizes in every dimension but the one that is joined",
     "stack": "equal shapes",
-    **dict.fromkeys(("add", "sub", "mul", "div", "where", "maximum", "minimum", "pow"), "shapes that are equal, or 1, in every dimension from the right"),
+    **dict.fromkeys(
+        ("add", "sub", "mul", "div", "where", "maximum", "minimum", "pow"), "shapes that are equal, or 1, in every dimension from the right"
+    ),
     "view": "a target shape with as many elements",
     "_unsafe_view": "a target shape with as many elements",
     "dot": "two vectors of one length",
@@ -201,7 +203,9 @@ def _pool(module: Any, x: Tensor, _stop: Stop) -> str | None:
     size = getattr(module, "kernel_size", None)
     if size is None or module.ceil_mode:
         return None
-    kernel, pad, dilation = (_tuple(getattr(module, name, default), dims) for name, default in (("kernel_size", 1), ("padding", 0), ("dilation", 1)))
+    kernel, pad, dilation = (
+        _tuple(getattr(module, name, default), dims) for name, default in (("kernel_size", 1), ("padding", 0), ("dilation", 1))
+    )
     least = [dilation[i] * (kernel[i] - 1) + 1 - 2 * pad[i] for i in range(dims)]
     return f"(N, C, {_places(dims, least)})" if any(x.shape[i - dims] < least[i] for i in range(dims)) else None
 

@@ -92,7 +92,9 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
 
 
-def _like_factory(x: Tensor, *_fill: Any, dtype: Any = None, memory_format: Any = None, device: Any = None, **_kwargs: Any) -> Tensor | None:
+def _like_factory(
+    x: Tensor, *_fill: Any, dtype: Any = None, memory_format: Any = None, device: Any = None, **_kwargs: Any
+) -> Tensor | None:
     plain = dtype in (None, x.dtype) and memory_format in (None, torch.preserve_format) and (device is None or device == x.device)
     return _like(x) if plain else None
 
@@ -142,7 +144,15 @@ def _in_place(*args: Any, **_kwargs: Any) -> Tensor | None:
 
 
 def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: bool, output_padding: Any, groups: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
 ) -> Tensor | None:
     dims = weight.dim() - 2
     if dims < 1 or x.dim() != weight.dim() or x.dtype != weight.dtype or x.numel() == 0 or (bias is not None and bias.dtype != x.dtype):
@@ -293,7 +303,9 @@ _KERNELS: dict[str, Kernel] = {
     "_softmax": _softmax,
     "_log_softmax": _softmax,
     "embedding": _embedding,
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d"), _upsample),
+    **dict.fromkeys(
+        ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d"), _upsample
+    ),
     **dict.fromkeys(("upsample_linear1d", "upsample_trilinear3d"), _upsample),
     "convolution": _convolution,
     "native_batch_norm": _batch_norm,

@@ -166,7 +166,9 @@ _FREE = frozenset(
     """.split()
 )
 _FREE_NAMESPACES = frozenset({"aten", "torchvision", "prim", "prims"})
-_MULTIPLIES = re.compile(r"mm|mat|conv|linear|fft|linalg|svd|qr|chol|lu_|inverse|solve|eig|attention|rnn|lstm|gru|einsum|dot|dist|quantized")
+_MULTIPLIES = re.compile(
+    r"mm|mat|conv|linear|fft|linalg|svd|qr|chol|lu_|inverse|solve|eig|attention|rnn|lstm|gru|einsum|dot|dist|quantized"
+)
 
 
 def formula_of(name: str) -> Formula | None:

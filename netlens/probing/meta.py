@@ -163,8 +163,8 @@ class MixedMeta(TorchDispatchMode):
         if base == "_to_copy" and first is not None:
             if first.is_meta and not to_meta:
                 return {**kwargs, "device": META}
-            dtype = kwargs.get("dtype")
-            if to_meta and not first.is_meta and not (first if dtype is None else torch.empty((), dtype=dtype)).is_floating_point():
+            dtype = kwargs.get("dtype") or first.dtype
+            if to_meta and not first.is_meta and not (dtype.is_floating_point or dtype.is_complex):
                 return {**kwargs, "device": first.device}
         elif base in _FACTORIES and to_meta and not _makes_floats(base, args, kwargs, first) and _elements(args, first) < LARGE:
             return {**kwargs, "device": torch.device("cpu")}

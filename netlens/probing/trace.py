@@ -7,7 +7,6 @@ Calls are keyed by the path on which a module was reached, not by the module: sh
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,27 +17,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from netlens.probing.attention import NAME as ATTENTION
 from netlens.probing.attention import fused_attention
 from netlens.probing.leaves import leaves
 from netlens.probing.macs import formula_of, is_free
 from netlens.probing.meta import MixedMeta
+from netlens.probing.paths import Paths, Place, every_call
 
 Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # (name, shape, dtype) of every leaf
 
 
 @dataclass(slots=True)
-class Record:
+class Record(Place):
     """What one module did under one path."""
 
-    path: str
-    module: nn.Module
-    registered: bool
     calls: dict[tuple[Shapes, Shapes], int] = field(default_factory=dict)
     macs: int = 0
     activation_bytes: int = 0
     saved_bytes: int = 0
-    children: dict[int, str] | None = None  # id(child) -> name, made when first needed
 
 
 @dataclass(slots=True)
@@ -68,13 +63,10 @@ class Observer(MixedMeta):
 
     def __init__(self, model: nn.Module, inputs: Any) -> None:
         super().__init__()
-        self._thread = threading.get_ident()
-        self._paths = {id(module): path for path, module in model.named_modules()}
-        self._model = model
-        root = Record("", model, registered=True)
-        self.records: dict[str, Record] = {"": root}
+        self._paths = Paths(model, Record)
+        self.records = self._paths.found
         self._current: Record | None = None
-        self._outside = root  # what runs before or after the model's own call is booked on the model
+        self._outside = self.records[""]  # what runs before or after the model's own call is booked on the model
         self._last_returned: str | None = None
         self.stop: Stop | None = None
         self._failed_operator: tuple[BaseException, str, tuple[tuple[int, ...], ...]] | None = None
@@ -184,7 +176,7 @@ class Observer(MixedMeta):
     def call(self, original: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one module's call, and note its shapes under its path."""
         parent = self._current
-        record = self._record_of(module, parent)
+        record = self._paths.of(module, parent)
         inputs = shapes_of(args[0] if len(args) == 1 and not kwargs else (*args, *kwargs.values()) if not kwargs else _named(args, kwargs))
         self._current = record
         try:
@@ -198,29 +190,6 @@ class Observer(MixedMeta):
         key = (inputs, shapes_of(result))
         record.calls[key] = record.calls.get(key, 0) + 1
         return result
-
-    def _record_of(self, module: nn.Module, parent: Record | None) -> Record:
-        if module is self._model and parent is None:
-            return self.records[""]
-        path, registered = self._path_of(module, parent or self._outside)
-        record = self.records.get(path)
-        if record is None:
-            record = self.records[path] = Record(path, module, registered)
-        return record
-
-    def _path_of(self, module: nn.Module, parent: Record) -> tuple[str, bool]:
-        if parent.children is None:
-            children = [(id(child), name) for name, child in parent.module._modules.items() if child is not None]
-            parent.children = dict(reversed(children))  # the first name of a child that has two wins
-        name = parent.children.get(id(module))
-        if name is not None:
-            return (f"{parent.path}.{name}" if parent.path else name), parent.registered
-        if id(module) in self._paths:  # reached past its parent: `self.encoder.layers[0](x)`
-            return self._paths[id(module)], True
-        kind = type(module).__name__
-        same = sum(1 for other in parent.children.values() if other.startswith(f"<{kind}"))
-        parent.children[id(module)] = name = f"<{kind}>" if not same else f"<{kind} {same + 1}>"
-        return (f"{parent.path}.{name}" if parent.path else name), False
 
     def _stopped(self, error: BaseException, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         known = self.stop.error if self.stop is not None else None
@@ -271,13 +240,6 @@ def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
         observer: what counts.
         autograd: record what backward needs; without it the pass runs under `torch.no_grad`.
     """
-    original = nn.Module.__call__
-
-    def watched(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != observer._thread:
-            return original(module, *args, **kwargs)
-        return observer.call(original, module, args, kwargs)
-
     with ExitStack() as stack:
         stack.enter_context(_plain_kernels())
         stack.enter_context(torch.enable_grad() if autograd else torch.no_grad())
@@ -285,8 +247,7 @@ def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
             stack.enter_context(saved_tensors_hooks(observer._save, lambda kept: kept))
         stack.enter_context(fused_attention(observer.count))
         stack.enter_context(observer)
-        nn.Module.__call__ = watched  # type: ignore[method-assign]
-        stack.callback(setattr, nn.Module, "__call__", original)
+        stack.enter_context(every_call(observer.call))
         yield
 
 
@@ -301,6 +262,3 @@ def _plain_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         yield
-
-
-__all__ = ["ATTENTION", "Observer", "Record", "Shapes", "Stop", "Uncounted", "observe", "shapes_of"]

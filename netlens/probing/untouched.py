@@ -50,7 +50,9 @@ def _restore(module: nn.Module, before: dict[str, Any]) -> None:
         del now[name]
     for name, (value, content) in before.items():
         now[name] = value
-        if content is not None and (len(value) != len(content) or any(value.get(key, _MISSING) is not item for key, item in content.items())):
+        if content is not None and (
+            len(value) != len(content) or any(value.get(key, _MISSING) is not item for key, item in content.items())
+        ):
             value.clear()
             value.update(content)
 

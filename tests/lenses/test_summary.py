@@ -27,7 +27,7 @@ def from_class(case: Case) -> SummaryReport:
             return case.inputs(), kwargs, ()
         return map_tensors(case.inputs(), input_stand_in), map_tensors(kwargs, input_stand_in), ()
 
-    return measure(Subject(case.name, case.build, False, lambda model: [Inputs("test", make)]))
+    return measure(Subject(case.name, case.build, False, lambda model: [Inputs("test", make)]))[0]
 
 
 def from_instance(case: Case) -> SummaryReport:

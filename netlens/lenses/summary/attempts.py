@@ -129,11 +129,23 @@ def _training_flags(model: nn.Module) -> dict[nn.Module, bool]:
 
 
 def _pass(model: nn.Module, args: Any, kwargs: Any, observer: Observer, *, autograd: bool) -> tuple[Exception | None, Any]:
-    try:
-        with seeded(SEED), _no_validation(), observe(observer, autograd=autograd):
+    with seeded(SEED), _no_validation(), observe(observer, autograd=autograd):
+        try:
             return None, model(*args, **kwargs)
-    except Exception as error:
-        return error, None
+        except Exception as error:
+            if _is_ours(error):
+                raise
+            return error, None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell a bug of netlens from what the model did wrong: both are raised below the model's forward."""
+    if not isinstance(error, (AttributeError, NameError, TypeError, LookupError, AssertionError)) or isinstance(error, IndexError):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("netlens.probing")
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from netlens.drawing.escapes import GLUE
 from netlens.drawing.numbers import byte_size, compact, exact, seconds, shape
-from netlens.drawing.tables import GLUE, Cell, Column, Sheet
+from netlens.drawing.tables import Cell, Column, Sheet
 from netlens.lenses.summary.report import Memory, Operator, SummaryReport, TensorLeaf
 from netlens.lenses.summary.rows import Plan
 
 _MOST_LEAVES = 6
 _MOST_OPERATORS = 12
+_MANY_ROWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +38,17 @@ def shape_line(report: SummaryReport) -> str:
 
 def legend(report: SummaryReport, plan: Plan, hidden: list[str], rounded: bool, width: int | None) -> list[str]:
     """Explain the signs in this table, and only those, and say what is not shown."""
-    lines = []
-    if any(row.expanded for row in plan.rows):
-        lines.append("Σ: the sum of the rows below it; all other rows add up to the total")
-    if any(row.folded > 1 for row in plan.rows):
-        lines.append("×N after a name: N equal layers in one row, their numbers added up")
-    if any(row.node.layer.tied and not row.expanded for row in plan.rows if row.kind != "rest"):
-        lines.append("= x, tied: the same tensor as x, counted once")
-    if any(row.folded == 1 and row.node.layer.times > 1 for row in plan.rows if row.kind == "layer"):
-        lines.append("×N at the end: it ran N times")
-    if plan.depth < plan.deepest:
-        lines.append(f"depth {plan.depth} of {plan.deepest} shown; --depth all shows all")
-    if rounded or hidden:
-        what = " and ".join(filter(None, ["numbers rounded" if rounded else "", f"{', '.join(hidden)} hidden" if hidden else ""]))
-        lines.append(f"{what} to fit {width} columns; a wider terminal or a pipe shows all")
-    return lines
+    layers = [row for row in plan.rows if row.kind != "rest"]
+    signs = {
+        "Σ: sum of the rows below it; all other rows add up to the total": any(row.expanded for row in layers),
+        "×N after a name: N equal layers in one row; it and the rows below it are their sums": any(row.folded > 1 for row in layers),
+        "= x: the same tensor as x, counted there": any(row.node.layer.tied and not row.expanded for row in layers),
+        "×N at the end: ran N times": any(row.node.layer.times > 1 for row in layers),
+        f"depth {plan.depth} of {plan.deepest} shown; --depth all shows all": plan.depth < plan.deepest,
+        f"{exact(len(plan.rows))} rows; --top 20 lists the largest layers": len(plan.rows) > _MANY_ROWS and not plan.flat,
+        f"{_reduced(hidden)} to fit {width} columns; a wider terminal or a pipe shows all": rounded,
+    }
+    return [text for text, applies in signs.items() if applies]
 
 
 def totals(report: SummaryReport) -> list[Fact]:
@@ -58,7 +56,7 @@ def totals(report: SummaryReport) -> list[Fact]:
     facts = [Fact("parameters", _parameters(report)), Fact("weights", _weights(report.memory))]
     if report.totals.macs is not None:
         facts.insert(1, Fact("MACs", _macs(report)))
-    return [*facts, *_activations(report.memory), *_training(report.memory), *_time(report)]
+    return [*facts, *_activations(report), *_training(report.memory), *_time(report)]
 
 
 def failure(report: SummaryReport) -> tuple[str, list[Fact]] | None:
@@ -67,8 +65,8 @@ def failure(report: SummaryReport) -> tuple[str, list[Fact]] | None:
     if failed is None:
         return None
     where = f"layer {failed.path} ({failed.type})" if failed.path else f"the model's own forward ({failed.type})"
-    expected = [Fact("got", failed.got), Fact("expects", failed.expects), Fact("comes from", failed.producer)]
-    facts = [Fact("error", failed.message), *expected, Fact("at", failed.source), Fact("try", failed.remedy)]
+    expected = [Fact("got", failed.got), Fact("expects", failed.expects), Fact("input from", failed.producer)]
+    facts = [*expected, Fact("at", failed.source), Fact("error", failed.message), Fact("try", failed.remedy)]
     return f"✗ {where} failed", [fact for fact in facts if fact.text]
 
 
@@ -89,6 +87,10 @@ def uncounted(report: SummaryReport) -> tuple[str, Sheet] | None:
     if len(found) > _MOST_OPERATORS:
         rows.append([Cell(f"and {len(found) - _MOST_OPERATORS} more"), *[Cell("")] * 4])
     return f"operators without a formula for multiply-adds{bound}", Sheet(columns, rows)
+
+
+def _reduced(hidden: list[str]) -> str:
+    return f"rounded, and {', '.join(hidden)} hidden," if hidden else "rounded"
 
 
 def _operator_row(operator: Operator) -> list[Cell]:
@@ -140,14 +142,18 @@ def _by_dtype(sizes: dict[str, int]) -> str:
     return " and ".join(f"{_size(size)} {dtype}" for dtype, size in sizes.items())
 
 
-def _activations(memory: Memory) -> list[Fact]:
-    facts = []
+def _activations(report: SummaryReport) -> list[Fact]:
+    facts, memory = [], report.memory
     if memory.activations is not None:
         peak = f", at most {_size(memory.peak_activations)} at once" if memory.peak_activations is not None else ""
-        facts.append(Fact("activations", f"{_size(memory.activations)} made by one forward pass{peak}"))
+        facts.append(
+            Fact(
+                "activations", f"{_size(memory.activations)} made {'until the failure' if report.failure else 'by one forward pass'}{peak}"
+            )
+        )
     if memory.saved_for_backward is not None:
         mode = f" ({memory.saved_mode} mode)" if memory.saved_mode else ""
-        facts.append(Fact("backward", f"{_size(memory.saved_for_backward)} of activations saved for it{mode}"))
+        facts.append(Fact("saved", f"{_size(memory.saved_for_backward)} kept for backward{mode}"))
     return facts
 
 
@@ -155,8 +161,7 @@ def _training(memory: Memory) -> list[Fact]:
     if memory.training_sgd is None or memory.training_adam is None or memory.saved_for_backward is None:
         return []
     parts = {
-        "parameters": sum(memory.parameters.values()),
-        "buffers": sum(memory.buffers.values()),
+        "weights": sum(memory.parameters.values()) + sum(memory.buffers.values()),
         "inputs": memory.inputs,
         "gradients": memory.gradients,
         "saved": memory.saved_for_backward,
@@ -164,8 +169,9 @@ def _training(memory: Memory) -> list[Fact]:
     moments = _size(memory.training_adam - memory.training_sgd)
     sizes = " + ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
     return [
-        Fact("training", f"SGD about {_size(memory.training_sgd)} = {sizes}"),
-        Fact("", f"Adam about {_size(memory.training_adam)} = the same + moments {moments}; estimates without workspace and fragmentation"),
+        Fact("SGD training", f"about {_size(memory.training_sgd)} = {sizes}"),
+        Fact("Adam training", f"about {_size(memory.training_adam)} = the same + moments {moments}"),
+        Fact("", "both are estimates, without workspace and fragmentation"),
     ]
 
 

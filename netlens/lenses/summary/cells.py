@@ -13,7 +13,7 @@ from netlens.lenses.summary.rows import MOST_GUIDES, SORT_KEYS, Plan, Row
 from netlens.lenses.summary.tree import METRICS, walk
 
 _BYTES = ("weights", "memory", "saved")
-_CUT_TO = {"name": 28, "type": 10, "detail": 12, REMARKS: 10}
+_CUT_TO = {"name": 28, "type": 10, "detail": 12, REMARKS: 15}
 _MOST_LEAVES = 4
 
 
@@ -35,7 +35,7 @@ def column(name: str, pen: Pen) -> Column:
     if name in _BYTES and pen.exact:
         header += " B"
     right = bool(COLUMNS[name].metric) or name in ("share", "calls", "depth")
-    return Column(header, right, code=name in ("name", "detail", "input", "output"), shortest=_CUT_TO.get(name))
+    return Column(header, right, code=name in ("name", "detail"), shortest=_CUT_TO.get(name))
 
 
 def cells(name: str, pen: Pen) -> list[Cell]:
@@ -44,8 +44,10 @@ def cells(name: str, pen: Pen) -> list[Cell]:
     if metric or name == "share":
         index = METRICS.index(metric or SORT_KEYS[pen.plan.share_of])
         return [_number_cell(row, number_text(name, row.numbers[index], pen), pen) for row in pen.plan.rows]
+    if name == "name":
+        return [_name_cell(row, pen) for row in pen.plan.rows]
     write = _WRITERS[name]
-    return [Cell(write(row, pen), *_name_style(name, row, pen)) for row in pen.plan.rows]
+    return [Cell(write(row, pen), _style(name, row, pen)) for row in pen.plan.rows]
 
 
 def total_cell(name: str, pen: Pen) -> Cell:
@@ -90,19 +92,23 @@ def _share_header(plan: Plan) -> str:
 
 
 def _number_cell(row: Row, text: str, pen: Pen) -> Cell:
-    if row.expanded:
-        return Cell(f"Σ {text}" if pen.exact and text != numbers.NOTHING else f"Σ{text}" if text != numbers.NOTHING else text, "dim")
-    return Cell(text, "dim" if text == numbers.NOTHING or status(row, pen).startswith("not") else "")
+    if text != numbers.NOTHING and row.expanded:
+        text = f"Σ {text}" if pen.exact else f"Σ{text}"
+    return Cell(text, "dim" if text == numbers.NOTHING or row.expanded or status(row, pen).startswith("not") else "")
 
 
-def _name_style(name: str, row: Row, pen: Pen) -> tuple[str, str]:
+def _name_cell(row: Row, pen: Pen) -> Cell:
+    style = _style("name", row, pen) or ("bold" if row.expanded else "")
+    return Cell(row.label, style, _guides(row, pen), f" ×{row.folded}" if row.folded > 1 else "")
+
+
+def _style(name: str, row: Row, pen: Pen) -> str:
     state = status(row, pen)
-    style = "bold red" if state == "failed" else "dim" if state else ""
-    if name == REMARKS:
-        return style or ("yellow" if not row.node.layer.registered else "dim"), ""
-    if name != "name":
-        return style or ("dim" if row.kind != "layer" else ""), ""
-    return style or ("bold" if row.expanded else "dim" if row.kind != "layer" else ""), _guides(row, pen)
+    if state == "failed":
+        return "bold red"
+    if name == REMARKS and not row.node.layer.registered:
+        return "yellow"
+    return "dim" if state or name == REMARKS or row.kind != "layer" else ""
 
 
 def _guides(row: Row, pen: Pen) -> str:
@@ -111,13 +117,9 @@ def _guides(row: Row, pen: Pen) -> str:
         return ""
     branch, line, blank = ("─ ", "│  ", "   ") if pen.exact else (" ", "│ ", "  ")
     turn = ("└" if row.last else "├") + branch
-    if row.depth > MOST_GUIDES:
+    if row.depth > (MOST_GUIDES if pen.exact else MOST_GUIDES // 2):
         return f"[{row.depth}] {turn}"
     return "".join(line if follows else blank for follows in row.guides) + turn
-
-
-def _name(row: Row, pen: Pen) -> str:
-    return f"{row.label} ×{row.folded}" if row.folded > 1 else row.label
 
 
 def _type(row: Row, pen: Pen) -> str:
@@ -211,7 +213,6 @@ def _frozen(row: Row, pen: Pen) -> str:
 
 
 _WRITERS: dict[str, Callable[[Row, Pen], str]] = {
-    "name": _name,
     "type": _type,
     "detail": _detail,
     "input": _input,

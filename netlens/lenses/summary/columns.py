@@ -78,5 +78,5 @@ def usual_columns(report: SummaryReport) -> tuple[str, ...]:
 
 
 def needed_metrics(columns: Iterable[str]) -> list[str]:
-    """Return the metrics that these columns add up."""
-    return [COLUMNS[name].metric for name in columns if COLUMNS[name].metric]
+    """Return the metrics that these columns add up; parameters always, because the share and `(own)` rows speak of them."""
+    return ["parameters", *(COLUMNS[name].metric for name in columns if COLUMNS[name].metric)]

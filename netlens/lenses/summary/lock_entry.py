@@ -159,8 +159,12 @@ def _totals_differ(old: Entry, new: Entry) -> _Difference | None:
     changed = [key for key in names if old.parameters.get(key, 0) != new.parameters.get(key, 0)]
     if not changed:
         return None
+    gap = {key: new.parameters.get(key, 0) - old.parameters.get(key, 0) for key in names}
+    if gap["total"] == gap["trainable"]:  # as a rule; then the second number says nothing
+        names.pop("trainable")
+        changed = [key for key in changed if key in names]
     now, before = (", ".join(f"{entry.parameters.get(key, 0):,} {names[key]}" for key in changed) for entry in (new, old))
-    gaps = ", ".join(f"{new.parameters.get(key, 0) - old.parameters.get(key, 0):+,} {names[key]}" for key in changed)
+    gaps = ", ".join(f"{gap[key]:+,} {names[key]}" for key in changed)
     return "", f"the model has {now}: {gaps} against the lock", now, before
 
 

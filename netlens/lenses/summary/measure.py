@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from netlens.lenses.summary.attempts import Attempt, attempt
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
     from netlens.loading.subject import Subject
 
 
-def measure(subject: Subject, *, device: str = "auto", time: bool = False) -> SummaryReport:
+def measure(
+    subject: Subject, *, device: str = "auto", time: bool = False, step: Callable[[], None] = lambda: None
+) -> tuple[SummaryReport, Exception | None]:
     """Summarise `subject`.
 
     Shapes and counts come from a run on the meta device, which computes nothing and holds no weights; where a model cannot run
     there, from a real CPU run; where that does not fit into memory, only parameters are known. `report.run` says which and why.
-    A forward that raises is no exception here: `report.failure` describes it.
+    A forward that raises is no exception here: `report.failure` describes it, and what it raised is returned beside the report.
 
     Args:
         subject: the model and its inputs.
         device: "auto" (meta, then CPU), "meta" (nothing else), or a real device: "cpu", "cuda:0".
         time: also measure seconds of each layer on the real device (`device`, or the machine's accelerator, or the CPU).
+        step: called after each timed pass, for a progress bar.
 
     Raises:
         ModelNotBuilt, InputError: the model or its inputs cannot be made.
@@ -34,8 +38,8 @@ def measure(subject: Subject, *, device: str = "auto", time: bool = False) -> Su
     if time and report.failure is None and tried.on != "nothing":
         from netlens.lenses.summary.timing import timed
 
-        return timed(report, subject, device)
-    return report
+        return timed(report, subject, device, step), None
+    return report, tried.error
 
 
 def _report(tried: Attempt) -> SummaryReport:

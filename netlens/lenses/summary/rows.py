@@ -58,8 +58,7 @@ class Row:
 
     def count(self) -> None:
         """Fill `numbers`."""
-        own = self.kind in ("own", "rest")
-        self.numbers = _total([node.own if own else node.sums for node in self.members])
+        self.numbers = _total([node.own if self.kind == "own" else node.sums for node in self.members])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +92,15 @@ def plan(report: SummaryReport, options: TableOptions, needed: Sequence[str]) ->
     shown = min(limit or _readable_depth(rows), deepest)
     rows = [replace(row, expanded=False) if row.depth == shown else row for row in rows if row.depth <= shown]
     _draw_guides(rows)
-    return _counted(rows, root, False, "params", shown, deepest)
+    for row in rows:
+        row.count()
+    return Plan(rows, root.sums, False, "params", shown, deepest)
 
 
 def _expand(root: Node, fold: bool, needed: Sequence[int]) -> list[Row]:
     """Lay the whole tree out in the order of definition, without the model itself unless it is a single layer."""
     if not root.children:
-        return [Row("layer", root.label or root.layer.type, [root])]
+        return [Row("layer", "(model)", [root])]
     rows: list[Row] = []
     stack = list(reversed(_below([root], 1, fold, needed)))
     while stack:
@@ -116,11 +117,19 @@ def _below(members: Sequence[Node], depth: int, fold: bool, needed: Sequence[int
     rows = [Row("own", "(own)", members, depth)] if any(_owns(node, needed) for node in members) else []
     for start, stop in runs(first.children, fold):
         merged = [child for node in members for child in node.children[start:stop]]
-        label = first.children[start].label + (f"…{first.children[stop - 1].label}" if stop - start > 1 else "")
+        label = _range(first.children[start].label, first.children[stop - 1].label)
         rows.append(Row("layer", label, merged, depth, expanded=bool(merged[0].children), folded=stop - start))
     for row in rows[:-1]:
         row.last = False
     return rows
+
+
+def _range(first: str, last: str) -> str:
+    """Name consecutive siblings: "0…11", "layer_0…11"."""
+    if first == last:
+        return first
+    stem = first.rstrip("0123456789")
+    return f"{first}…{last[len(stem) :] if last.rstrip('0123456789') == stem else last}"
 
 
 def _owns(node: Node, needed: Sequence[int]) -> bool:
@@ -147,28 +156,51 @@ def _draw_guides(rows: Sequence[Row]) -> None:
 
 def _flat(report: SummaryReport, root: Node, options: TableOptions) -> Plan:
     key = _checked_key(report, options)
-    rows = list(_single_layers(root))
+    whole = _matching_containers(root, options.only)
+    rows = list(_single_layers(root, whole))
     kept = [row for row in rows if _matches(row.node.layer.type, options.only)]
     if options.only and not kept:
-        raise UsageError(*_no_such_type(options.only, {row.node.layer.type for row in rows}))
+        raise UsageError(*_no_such_type(options.only, {node.layer.type for node in walk(root)}))
     if options.sort or options.top is not None:
         index = METRICS.index(SORT_KEYS[key])
-        kept.sort(key=lambda row: row.node.own[index], reverse=True)
+        kept.sort(key=lambda row: row.numbers[index], reverse=True)
     kept = kept[: options.top]
-    shown = {id(row.node) for row in kept}
-    rest = [row.node for row in rows if id(row.node) not in shown]
+    shown = {id(row) for row in kept}
+    rest = [row for row in rows if id(row) not in shown]
     if rest:
-        kept.append(Row("rest", f"rest: {len(rest)} {'layer' if len(rest) == 1 else 'layers'}", rest))
-    return _counted(kept, root, True, key)
+        label = f"rest: {len(rest):,} {'layer' if len(rest) == 1 else 'layers'}"
+        kept.append(Row("rest", label, [row.node for row in rest], numbers=_total([row.numbers for row in rest])))
+    return Plan(kept, root.sums, True, key)
 
 
-def _single_layers(root: Node) -> Iterator[Row]:
-    """Yield each layer with its own numbers under its full path; containers only where they own something."""
-    for node in walk(root):
-        if not node.children:
-            yield Row("layer", node.layer.path or node.layer.type, [node])
-        elif any(node.own):
-            yield Row("own", f"{node.layer.path or node.layer.type} (own)", [node])
+def _matching_containers(root: Node, patterns: Sequence[str]) -> set[int]:
+    """Find the containers to list as a whole: `--only Bottleneck`. Where something inside matches, too, that is listed instead."""
+    inside: set[int] = set()  # there is a match at or below it
+    found: set[int] = set()
+    for node in reversed(list(walk(root))) if patterns else ():
+        below = any(id(child) in inside for child in node.children)
+        matches = _matches(node.layer.type, patterns)
+        if below or matches:
+            inside.add(id(node))
+        if matches and node.children and not below:
+            found.add(id(node))
+    return found
+
+
+def _single_layers(root: Node, whole: set[int]) -> Iterator[Row]:
+    """Yield each layer under its full path: with its own numbers, or, for those in `whole`, with everything below it."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        path = node.layer.path or "(model)"
+        if id(node) in whole or not node.children:
+            row = Row("layer", path, [node])
+        else:
+            row = Row("own", f"{path} (own)", [node])
+            stack.extend(reversed(node.children))
+        row.count()
+        if row.kind == "layer" or any(row.numbers):
+            yield row
 
 
 def _matches(type_name: str, patterns: Sequence[str]) -> bool:
@@ -194,12 +226,6 @@ def _no_such_type(patterns: Sequence[str], types: set[str]) -> tuple[str, str]:
     close = closest(patterns[0], types)
     hint = f"did you mean {close!r}?" if close else f"the types are {', '.join(sorted(types)[:8])}"
     return f"no layer of type {' or '.join(map(repr, patterns))}", hint
-
-
-def _counted(rows: list[Row], root: Node, flat: bool, share_of: str, shown: int = 0, deepest: int = 0) -> Plan:
-    for row in rows:
-        row.count()
-    return Plan(rows, root.sums, flat, share_of, shown, deepest)
 
 
 def _total(vectors: Sequence[Numbers]) -> Numbers:

@@ -13,6 +13,22 @@ USES_CHILDREN = frozenset({"MultiheadAttention", "TransformerEncoderLayer"})
 # Modules that are never called, whoever uses them.
 NEVER_CALLED = frozenset({"ParameterList", "ParameterDict", "ParametrizationList", "NonDynamicallyQuantizableLinear"})
 
+# Modules of torch.nn that hold neither parameters nor buffers.
+STATELESS = frozenset(
+    {
+        *("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "LogSoftmax"),
+        *("Mish", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax", "Softmax2d", "Softmin", "Softplus", "Softshrink"),
+        *("Softsign", "Tanh", "Tanhshrink", "Threshold", "ChannelShuffle", "CosineSimilarity", "Flatten", "Fold", "Identity"),
+        *("PairwiseDistance", "PixelShuffle", "PixelUnshuffle", "Unflatten", "Unfold", "Upsample", "UpsamplingBilinear2d"),
+        *("UpsamplingNearest2d", "Sequential", "ModuleList", "ModuleDict", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss"),
+        *("HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "NLLLoss", "SmoothL1Loss"),
+    }
+)
+STATELESS_ENDINGS = (
+    *(f"{kind}{rank}d" for kind in ("Pool", "Unpool", "Pad", "Dropout") for rank in (1, 2, 3)),
+    "Dropout",
+)
+
 
 def diagnose(report: SummaryReport) -> tuple[Finding, ...]:
     """Return what a reader of the summary should not overlook; a healthy model gives no warning."""
@@ -32,36 +48,48 @@ def _unused(report: SummaryReport) -> Iterator[Finding]:
             "unused-module",
             Severity.INFO,
             tops[0].path,
-            f"{counted(len(tops), 'module')} never ran: {listed([_name(layer) for layer in tops])}",
+            f"{counted(len(tops), 'module')} with parameters never ran: {listed([_name(layer) for layer in tops])}",
             measured=f"{sum(parameters[layer.path] for layer in tops):,} parameters",
-            remedy="remove what is not needed; in training, parameters that get no gradient stop DistributedDataParallel",
+            remedy="remove what is not needed: parameters that get no gradient are saved, moved, and stop DistributedDataParallel",
         )
 
 
 def _callable_parameters(layers: Sequence[Layer]) -> Callable[[Layer], int]:
-    """Own parameters of a layer, or 0 where nobody would call it anyway."""
+    """Own parameters of a layer, or 0 where nobody would call it anyway.
+
+    A parent may multiply with the weight of a child that it does not call (Swin's attention does). It then ran at least as many
+    multiply-adds of its own as the child has weights; that is taken as use, and as a rule is.
+    """
     using = {layer.path for layer in layers if layer.times and (layer.type in USES_CHILDREN or layer.type.startswith("Parametrized"))}
 
+    macs = {layer.path: layer.macs for layer in layers}
+
     def own(layer: Layer) -> int:
-        excused = layer.type in NEVER_CALLED or any(above in using for above in _above(layer.path))
+        multiplied = bool(layer.path) and macs.get(layer.path.rpartition(".")[0], 0) >= layer.parameters
+        excused = multiplied or layer.type in NEVER_CALLED or any(above in using for above in _above(layer.path))
         return 0 if excused else layer.parameters
 
     return own
 
 
 def _unregistered(report: SummaryReport) -> Iterator[Finding]:
-    """Hidden modules that hold numbers; an activation made inside `forward` harms nobody."""
-    numbers = subtree_sums(report.layers, lambda layer: layer.parameters + layer.buffers)
-    hidden = [layer for layer in _topmost([layer for layer in report.layers if not layer.registered]) if numbers[layer.path]]
+    """Hidden modules that may hold weights; an activation made inside `forward` harms nobody."""
+    suspicious = subtree_sums(report.layers, lambda layer: int(_may_hold_weights(layer)))
+    hidden = [layer for layer in _topmost([layer for layer in report.layers if not layer.registered]) if suspicious[layer.path]]
     if hidden:
         yield Finding(
             "unregistered-module",
             Severity.WARNING,
             hidden[0].path,
             f"{counted(len(hidden), 'module')} ran without being registered: {listed([_name(layer) for layer in hidden])}",
-            measured=f"{sum(numbers[layer.path] for layer in hidden):,} parameters and buffer elements",
             remedy="keep modules in an nn.ModuleList or nn.ModuleDict: in a plain list they are neither trained, saved nor moved",
         )
+
+
+def _may_hold_weights(layer: Layer) -> bool:
+    """The weights of a hidden module are in no total, so its type must tell."""
+    stateless = layer.type in STATELESS or layer.type.endswith(STATELESS_ENDINGS)
+    return bool(layer.parameters or layer.buffers or layer.macs) or not stateless
 
 
 def _uncounted(report: SummaryReport) -> Iterator[Finding]:
@@ -106,4 +134,4 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _name(layer: Layer) -> str:
-    return f"{layer.path} {layer.type}"
+    return layer.path if layer.type in layer.path else f"{layer.path} {layer.type}"  # "<Linear>" is a hidden one

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from rich.console import ConsoleRenderable
 
-from netlens.drawing.tables import Line, Sheet, html_text, markdown_text, render, total_width
+from netlens.drawing.escapes import html_text, markdown_text
+from netlens.drawing.tables import Line, Sheet, render, total_width
 from netlens.lenses.summary.blocks import Fact, failure, legend, shape_line, title_line, totals, uncounted
 from netlens.lenses.summary.cells import Pen, cells, column, total_cell
 from netlens.lenses.summary.columns import COLUMNS, GIVES_WAY, REMARKS, checked_column, needed_metrics, parse_columns, usual_columns
@@ -38,7 +39,7 @@ def table(report: SummaryReport, options: TableOptions, width: int | None, *, ti
     """
     chosen, sheet, hidden, rounded = _fitted(report, options, width)
     drawn: list[ConsoleRenderable] = [Line(title_line(report, title), "bold"), Line(shape_line(report)), Line(""), sheet]
-    drawn += [Line(text, "dim") for text in legend(report, chosen, hidden, rounded, width)]
+    drawn += [Line(" · ".join(signs), "dim")] if (signs := legend(report, chosen, hidden, rounded, width)) else []
     failed = failure(report)
     if failed is not None:
         drawn += [Line(""), Line(failed[0], "bold red"), *_facts(failed[1], indent=2)]
@@ -63,7 +64,7 @@ def as_markdown(report: SummaryReport, options: TableOptions | None = None, *, t
     if failed is not None:
         parts += [f"**{markdown_text(failed[0])}**", _markdown_facts(failed[1])]
     parts += [sheet.markdown().rstrip("\n")]
-    parts += ["\n".join(f"- {markdown_text(line)}" for line in legend(report, chosen, [], False, None)), _markdown_facts(totals(report))]
+    parts += [markdown_text(" · ".join(legend(report, chosen, [], False, None))), _markdown_facts(totals(report))]
     operators = uncounted(report)
     if operators is not None:
         parts += [f"**{markdown_text(operators[0])}**", operators[1].markdown().rstrip("\n")]
@@ -93,7 +94,8 @@ def _fitted(report: SummaryReport, options: TableOptions, width: int | None) -> 
     Returns:
         the plan, the table, the headers of hidden columns, whether numbers are rounded.
     """
-    names = tuple(map(checked_column, options.columns)) if options.columns is not None else usual_columns(report)
+    names = tuple(dict.fromkeys(map(checked_column, options.columns))) if options.columns is not None else usual_columns(report)
+    names = names if "name" in names else ("name", *names)
     chosen = plan(report, options, needed_metrics(names))
     sheet = _sheet(report, chosen, names, exact=True)
     if width is None or total_width(sheet.widths()) <= width:

@@ -1,0 +1,108 @@
+"""Every option that more than one command takes, once: `from netlens.cli import options as opt`, then `model: opt.Model`.
+
+Defaults stand in the command's signature; types, names and help texts stand here.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class ReportFormat(str, Enum):
+    """How the report is written to stdout."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "markdown"
+    GITHUB = "github"
+
+
+class FailLevel(str, Enum):
+    """The least severity of a finding that makes the exit code 1."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NEVER = "never"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="A name from torchvision (resnet18), timm:NAME, hf:ID, package.module:attribute, file.py:attribute, or a checkpoint file. "
+        "Naming a Python model runs that model's code.",
+    ),
+]
+
+ModelArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-arg",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="An argument of the model's constructor, as a Python literal: num_classes=10. Repeatable.",
+    ),
+]
+
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="NAME",
+        show_default=False,
+        help="Published torchvision weights: DEFAULT, IMAGENET1K_V2, ... Gives the input size and the class names as well.",
+    ),
+]
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", metavar="FILE", show_default=False, help="Load these weights into the model. Never runs code from FILE."),
+]
+
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="SHAPE",
+        show_default=False,
+        help="The shape of an input, with a dtype and a name where needed: 1,3,224,224 or 1,128:int64 or input_ids=1,128:int64. "
+        "Repeatable, once for each input.",
+    ),
+]
+
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="Where the model runs: meta (computes nothing), cpu, cuda:0, mps; auto chooses."),
+]
+
+Format = Annotated[
+    ReportFormat | None,
+    typer.Option("--format", "-f", show_default="table", help="How to write the report; github adds workflow annotations to the table."),
+]
+
+FailOn = Annotated[
+    FailLevel | None,
+    typer.Option("--fail-on", show_default="error", help="Exit with 1 when a finding is at least this bad."),
+]
+
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", min=0, help="Seed of everything random."),
+]
+
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="FOLDER", help="The folder for pictures and other files."),
+]
+
+# `netlens.__main__` reads this one from the command line itself, because an error can come before options are parsed.
+Traceback = Annotated[
+    bool,
+    typer.Option("--traceback", show_default=False, help="Where your own code raised, show its traceback (or set NETLENS_TRACEBACK=1)."),
+]

@@ -1,0 +1,197 @@
+"""One request: what the command line and the configuration file ask, checked, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netlens.cli import console
+from netlens.cli.config import Config, load_config
+from netlens.cli.emit import Renderers, emit
+from netlens.cli.lean import without_compiler
+from netlens.cli.options import FailLevel, ReportFormat
+from netlens.errors import ForwardFailed, UsageError
+from netlens.findings import Finding, Severity
+from netlens.lenses.summary.columns import parse_columns
+from netlens.lenses.summary.expectation_syntax import Expectations, parse_expectations
+from netlens.lenses.summary.expectations import check
+from netlens.lenses.summary.lock import LockOutcome, compare_with_lock, model_key, parse_level
+from netlens.lenses.summary.report import Failure, SummaryReport
+from netlens.lenses.summary.rows import SORT_KEYS, TableOptions
+from netlens.lenses.summary.rules import diagnose
+from netlens.loading.device import check_device, parse_device
+from netlens.loading.inputs import InputSpec, parse_input_spec
+from netlens.loading.specs import ModelSpec, parse_model_args, parse_model_spec
+from netlens.loading.suggest import did_you_mean
+
+EXPECTATIONS = ("expect_output", "expect_params", "max_params", "max_macs", "max_size", "max_memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything is checked that can be checked without torch."""
+
+    model: ModelSpec
+    texts: Mapping[str, Any]  # as the user wrote them, for the lock's key and the JSON document
+    model_args: Mapping[str, object]
+    inputs: tuple[InputSpec, ...]
+    weights: str | None
+    device: str
+    time: bool
+    table: TableOptions
+    expectations: Expectations
+    lock: Path | None
+    lock_level: str
+    update_lock: bool
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any], config: Config) -> Request:
+        """Check what is asked: `asked` first, then the defaults of the configuration file.
+
+        Raises:
+            NetlensError: any of it cannot be.
+        """
+        asked = {**{name.replace("-", "_"): value for name, value in config.defaults.items()}, **asked}
+        lock = asked.get("lock")
+        if "lock" in asked and config.path is not None and asked["lock"] == config.defaults.get("lock"):
+            lock = config.path.parent / str(lock)
+        if asked.get("update_lock") and lock is None:
+            raise UsageError("--update-lock needs a lock file to update", hint="name it: --lock netlens.lock.json --update-lock")
+        return cls(
+            model=parse_model_spec(asked["model"]),
+            texts={name: value for name, value in asked.items() if name in ("model", "model_arg", "input", "weights")},
+            model_args=parse_model_args(asked.get("model_arg") or ()),
+            inputs=tuple(parse_input_spec(text) for text in asked.get("input") or ()),
+            weights=asked.get("weights"),
+            device=parse_device(asked.get("device") or "auto"),
+            time=bool(asked.get("time")),
+            table=_table_options(asked),
+            expectations=parse_expectations(**{name: asked[name] for name in EXPECTATIONS if asked.get(name) is not None}),
+            lock=None if lock is None else Path(lock),
+            lock_level=parse_level(asked.get("lock_level") or "layers"),
+            update_lock=bool(asked.get("update_lock")),
+        )
+
+
+def _table_options(asked: Mapping[str, Any]) -> TableOptions:
+    only = asked.get("only") or ()
+    sort = asked.get("sort")
+    if sort is not None and sort not in SORT_KEYS:
+        raise UsageError(f"--sort {sort!r} is not a key", hint=did_you_mean(sort, SORT_KEYS, f"the keys are {', '.join(SORT_KEYS)}"))
+    if sort == "time" and not asked.get("time"):
+        raise UsageError("--sort time needs times", hint="add --time")
+    return TableOptions(
+        depth=_depth(asked.get("depth")),
+        columns=parse_columns(asked["columns"]) if asked.get("columns") else None,
+        sort=sort,
+        top=asked.get("top"),
+        only=tuple(only.split(",") if isinstance(only, str) else only),
+        fold=asked.get("fold"),
+    )
+
+
+def _depth(text: str | int | None) -> int | None:
+    if text is None:
+        return None
+    if str(text).strip().lower() == "all":
+        return 1_000_000
+    if not str(text).strip().isdigit() or int(text) < 1:
+        raise UsageError(f"--depth {text!r} is not a number of levels", hint="write --depth 2, or --depth all")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was learned, and what is wrong."""
+
+    report: SummaryReport
+    findings: tuple[Finding, ...]
+    error: Exception | None  # what the forward raised
+    note: str = ""  # what was written
+
+
+def answer(request: Request) -> Answer:
+    """Measure the model of a request and hold it against its expectations and its lock.
+
+    Raises:
+        NetlensError: the model or its input cannot be made.
+    """
+    without_compiler()
+    from netlens.lenses.summary.measure import measure
+    from netlens.loading.models import find_model
+    from netlens.loading.subject import from_named
+
+    check_device(request.device)
+    named = find_model(request.model, request.model_args, request.weights)
+    with console.progress("timing") as step:
+        report, error = measure(from_named(named, request.inputs), device=request.device, time=request.time, step=step)
+    if report.failure is not None:
+        return Answer(report, (_failed(report.failure), *check(report, request.expectations)), error)
+    lock = _compared(request, report)
+    return Answer(report, (*check(report, request.expectations), *lock.findings, *diagnose(report)), None, lock.note)
+
+
+def _compared(request: Request, report: SummaryReport) -> LockOutcome:
+    if request.lock is None:
+        return LockOutcome((), "", wrote=False)
+    key = model_key(request.model.text, _texts(request, "model_arg"), _texts(request, "input"))
+    return compare_with_lock(report, request.lock, key, level=request.lock_level, update=request.update_lock)
+
+
+def _texts(request: Request, name: str) -> Sequence[str]:
+    return request.texts.get(name) or ()
+
+
+def _failed(failure: Failure) -> Finding:
+    return Finding("forward-failed", Severity.ERROR, failure.path, failure.message, failure.got, failure.expects, failure.remedy)
+
+
+def run(asked: Mapping[str, Any]) -> int:
+    """Answer one command line on stdout, and return the exit code.
+
+    Raises:
+        ForwardFailed: the table up to the failure has been written.
+    """
+    config = load_config(Path.cwd())
+    request = Request.of(asked, config)
+    answered = answer(request)
+    title = request.model.text
+    report, shown = answered.report, ReportFormat(asked.get("format") or config.defaults.get("format") or "table")
+    from netlens.lenses.summary import show
+
+    code = emit(
+        report,
+        answered.findings if answered.error is None or shown is not ReportFormat.TABLE else answered.findings[1:],
+        lens="summary",
+        subject={**request.texts, "device": report.run.on, "file": _file(request)},
+        format=shown,
+        fail_on=FailLevel(asked.get("fail_on") or config.defaults.get("fail-on") or "error"),
+        renderers=Renderers(
+            table=lambda width: show.table(report, request.table, width, title=title),
+            markdown=lambda: show.as_markdown(report, request.table, title=title),
+        ),
+    )
+    if answered.note:
+        console.note(answered.note)
+    if report.failure is not None:
+        raise failed_forward(report.failure) from answered.error
+    return code
+
+
+def _file(request: Request) -> str | None:
+    """The file of the model in this repository, for annotations."""
+    return None if request.model.path is None else str(request.model.path)
+
+
+def failed_forward(failure: Failure) -> ForwardFailed:
+    """Say a failure in two lines."""
+    place = f"layer `{failure.path}` {failure.type}" if failure.path else f"the forward of {failure.type}"
+    if failure.expects:
+        message = f"{place} expects {failure.expects}, got {failure.got}" + (f" from `{failure.producer}`" if failure.producer else "")
+    else:
+        message = f"{place} raised: {failure.message}"
+    hint = failure.remedy or (f"see {failure.source}" if failure.source else "--traceback shows where")
+    return ForwardFailed(message, hint=hint)
+

@@ -1,0 +1,95 @@
+"""transformers: a model that a config describes, without its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from netlens.errors import ModelNotBuilt, ModelNotFound, UsageError
+from netlens.loading.extras import import_extra, version
+from netlens.loading.models import NamedModel
+from netlens.loading.specs import ModelSpec
+from netlens.loading.suggest import did_you_mean
+from netlens.loading.words import cause, listed
+
+
+def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> NamedModel:
+    """Find a config: in a folder, by its type, or by its ID on the hub."""
+    transformers = import_extra("transformers", "hf", spec.text)
+    config = _with_args(_config(spec), model_args)
+    head = _head(config)
+
+    def build() -> nn.Module:
+        fresh = copy.deepcopy(config)  # building completes a config in place
+        model: nn.Module = transformers.AutoModel.from_config(fresh) if head is None else head._from_config(fresh)
+        return model
+
+    return NamedModel(
+        spec=spec.text,
+        source="transformers",
+        origin=f"transformers {version('transformers')}",
+        name=spec.name if head is None else head.__name__,
+        build=build,
+        args=dict(model_args),
+        config=config,
+    )
+
+
+def _config(spec: ModelSpec) -> Any:
+    from transformers import AutoConfig
+
+    name = spec.name
+    types = _types()
+    if name in types:
+        return AutoConfig.for_model(name)
+    folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        if folder.is_dir():
+            raise ModelNotFound(f"{name!r} has no config.json", hint="hf:FOLDER is a folder that `save_pretrained` wrote")
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            hint = did_you_mean(name, types, "name a type (hf:bert), a folder with a config.json, or ORG/NAME on the hub")
+            raise ModelNotFound(f"transformers has no model type {name!r}, and there is no such folder", hint=hint)
+    try:
+        # Never with trust_remote_code: a config must not bring its own code.
+        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False)
+    except Exception as error:  # the hub's client has its own errors, and its requests' client has others
+        hint = "check config.json" if folder.is_dir() else "check the name and the network, or give a folder with its config.json"
+        raise ModelNotFound(f"no config for {spec.text!r}: {cause(error)}", hint=hint) from error
+
+
+def _types() -> list[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return list(CONFIG_MAPPING)
+
+
+def _with_args(config: Any, model_args: Mapping[str, object]) -> Any:
+    """Set config values; a config takes any name in silence, so that a typo has to be found here."""
+    known = [name for name in {**config.to_dict(), **config.attribute_map} if not name.startswith("_")]
+    for name in model_args:
+        if name not in known:
+            hint = did_you_mean(name, known, f"it has {listed(known, most=40)}")
+            raise UsageError(f"the config {type(config).__name__} has no value {name!r}", hint=hint)
+    try:
+        return type(config).from_dict({**config.to_dict(), **_named_as_stored(config, model_args)})
+    except Exception as error:
+        raise ModelNotBuilt(f"{type(config).__name__} refuses its values: {cause(error)}", hint="change --model-arg NAME=VALUE") from error
+
+
+def _named_as_stored(config: Any, model_args: Mapping[str, object]) -> dict[str, object]:
+    return {config.attribute_map.get(name, name): value for name, value in model_args.items()}
+
+
+def _head(config: Any) -> Any:
+    """Return the class that the config names, when transformers has it; else AutoModel chooses the bare model."""
+    import transformers
+
+    for name in getattr(config, "architectures", None) or ():
+        found = getattr(transformers, name, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    return None

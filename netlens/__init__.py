@@ -28,7 +28,8 @@ def summary(
 ) -> SummaryReport:
     """Shapes, parameters, multiply-adds and memory of `model`; print the report to see the table.
 
-    The model leaves as it came. A forward that raises is described in `report.failure`. As a rule it is not run at all: a copy without data runs on the meta device.
+    The model leaves as it came. As a rule it is not run at all: a copy without data runs on the meta device. A forward that raises is
+    described in `report.failure`.
 
     Args:
         model: any module, on any device.

@@ -33,7 +33,7 @@ def main() -> int:
         code = run(sys.argv[1:])
     except BaseException as error:
         code = _exit_code(error)
-    if "triton" not in sys.modules:  # its bindings would call a leak on stderr what is not collected
+    if "triton" not in sys.modules:  # its bindings would report on stderr, as leaked, what is not collected
         # At exit Python searches all that torch has built for garbage: a quarter of the time of `import torch`, for nothing.
         gc.freeze()
     return code

@@ -84,8 +84,11 @@ LAYERS = {
     r"netlens/(__init__|errors|findings|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
     r"netlens/__main__\.py": Layer(own="netlens.cli", never="torch rich"),
     r"netlens/cli/app\.py": Layer(own="netlens.cli netlens.lenses", foreign="typer", never="torch"),
+    r"netlens/cli/lean\.py": Layer(own="netlens.cli"),  # stands in for a part of torch, so it names it, inside a function
     r"netlens/cli/\w+\.py": Layer(own="netlens.cli netlens.jsonable", foreign="typer", never="torch"),
-    r"netlens/lenses/(\w+)/command\.py": Layer(own="netlens.cli", foreign="typer", never="rich"),
+    r"netlens/lenses/(\w+)/(command|request|check)\.py": Layer(
+        own="netlens.cli netlens.loading netlens.lenses.{lens}", foreign="typer", never="torch"
+    ),
     r"netlens/lenses/(\w+)/show\.py": Layer(
         own="netlens.drawing netlens.lenses.{lens}", foreign="rich PIL numpy", never="torch torchvision typer netlens.cli"
     ),

@@ -97,12 +97,11 @@ def test_the_users_file_is_read_but_not_run(project: Path):
     assert not (project / "ran").exists()
 
 
-def test_messages_are_one_printable_line():
-    for text in ("a\x1b[31mb", "nets.py:\x1b", "no\nsuch/file.py:Net", "x\n:Net", "nets:\x07"):
-        try:
-            parse_model_spec(text)
-        except NetlensError as error:
-            assert error.message.isprintable() and error.hint.isprintable(), text
+@pytest.mark.parametrize("text", ["a b\x1b[31m:Net", "nets.py:\x1b", "no\nsuch/file.py:Net", "x\n:Net", "nets:\x07", "zebra\u202e:Net"])
+def test_messages_are_one_printable_line(text: str):
+    with pytest.raises(NetlensError) as caught:
+        parse_model_spec(text)
+    assert caught.value.message.isprintable() and caught.value.hint.isprintable()
 
 
 def test_model_args_are_python_literals_and_else_text():

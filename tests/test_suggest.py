@@ -6,7 +6,18 @@ import pytest
 
 from netlens.loading.suggest import closest, closest_names, did_you_mean
 
-MODELS = ["alexnet", "efficientnet_b0", "fcos_resnet50_fpn", "resnet101", "resnet18", "resnet50", "swin_b", "vit_b_16", "vit_b_32", "vit_l_16"]
+MODELS = [
+    "alexnet",
+    "efficientnet_b0",
+    "fcos_resnet50_fpn",
+    "resnet101",
+    "resnet18",
+    "resnet50",
+    "swin_b",
+    "vit_b_16",
+    "vit_b_32",
+    "vit_l_16",
+]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Importing torchvision without the compiler, in the command's own process.
 
-`torchvision.ops.roi_align` takes one helper from `torch._dynamo.utils`, and with it the whole compiler: about 800 modules, a third of the wait
-for `netlens summary resnet18`. While torchvision is imported, and only then, a stand-in offers that helper; it looks the real one up when it
-is called. Afterwards `import torch._dynamo` and `torch.compile` find the real compiler, as ever. The library (`import netlens`) never does this.
+`torchvision.ops.roi_align` takes one helper from `torch._dynamo.utils`, and with it the whole compiler: about 800 modules, a third of
+the wait for `netlens summary resnet18`. While torchvision is imported, and only then, a stand-in offers that helper, which looks the real
+one up when it is called. Afterwards `import torch._dynamo` and `torch.compile` find the real compiler, as ever. The library
+(`import netlens`) never does this.
 """
 
 from __future__ import annotations

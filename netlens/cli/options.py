@@ -77,8 +77,13 @@ Input = Annotated[
 ]
 
 Device = Annotated[
-    str,
-    typer.Option("--device", metavar="DEVICE", help="Where the model runs: meta (computes nothing), cpu, cuda:0, mps; auto chooses."),
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        show_default=False,
+        help="Where the model runs: meta (computes nothing), cpu, cuda:0, mps; auto chooses.",
+    ),
 ]
 
 Format = Annotated[

@@ -1,7 +1,7 @@
 """Scaled dot product attention on the meta device, booked as the one operator that CPU and GPU kernels make of it.
 
-Left alone, the meta device runs it as explicit matrix products, whose score matrix no fused kernel keeps (vit_b_16 at batch 2: 308.6 MB saved for
-backward instead of 235.1). A kernel for `AutogradMeta` sees the call however it is written, and touches nothing but meta tensors.
+Left alone, the meta device runs it as explicit matrix products, whose score matrix no fused kernel keeps (vit_b_16 at batch 2: 308.6 MB
+saved for backward instead of 235.1). A kernel for `AutogradMeta` sees the call however it is written, and touches nothing but meta tensors.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def fused_attention(count: Callable[[str, int], None]) -> Iterator[None]:
         if attn_mask is not None:
             broadcast(attn_mask.shape, (*shape, key.shape[-2]))
         count(NAME, attention_macs(shape, key, value))
-        output: Tensor = _FusedAttention.apply(query, key, value, attn_mask, shape)  # type: ignore[no-untyped-call]
+        output: Tensor = _FusedAttention.apply(query, key, value, attn_mask, shape)
         return output
 
     library = torch.library.Library("aten", "IMPL")

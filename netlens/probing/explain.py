@@ -1,7 +1,7 @@
 """Why a layer raised: what it got, what it takes, and which line of the user's code called it.
 
-The layer's own attributes say what it takes (`in_features`, `num_channels`, `normalized_shape`), so the explanation does not depend on how a
-backend words its error.
+The layer's own attributes say what it takes (`in_features`, `num_channels`, `normalized_shape`), so the explanation does not depend on
+how a backend words its error.
 """
 
 from __future__ import annotations

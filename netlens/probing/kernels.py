@@ -1,8 +1,8 @@
 """Result shapes of the operators that networks are made of, without torch's own meta kernels.
 
-Torch runs most of them as Python references: 20-100 us a call, and the first call imports the compiler (`torch._dynamo`, `sympy`), a second of every
-run. Each kernel here returns None wherever the case is not plain; torch's own kernel then answers, or raises its own message. Tests hold every
-kernel against a real CPU run.
+Torch runs most of them as Python references: 20-100 us a call, and the first call imports the compiler (`torch._dynamo`, `sympy`), a
+second of every run. Each kernel here returns None wherever the case is not plain; torch's own kernel then answers, or raises its own
+message. Tests hold every kernel against a real CPU run.
 """
 
 from __future__ import annotations
@@ -15,17 +15,32 @@ import torch
 from torch import Tensor
 
 Kernel = Callable[..., Any]
-_BITWISE = frozenset("bitwise_and bitwise_or bitwise_xor bitwise_not".split())
-_COMPARISONS = frozenset("eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite".split())
+_BITWISE = frozenset({"bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"})
+_COMPARISONS = frozenset(
+    {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan", "isinf", "isfinite"}
+)
 # Pointwise, but the result's dtype or number of tensors is not the arguments'.
-_NOT_PLAIN = frozenset("frexp angle abs real imag sgn _to_copy masked_fill where polar complex bucketize".split()) | _COMPARISONS
+_NOT_PLAIN = _COMPARISONS | {
+    "frexp",
+    "angle",
+    "abs",
+    "real",
+    "imag",
+    "sgn",
+    "_to_copy",
+    "masked_fill",
+    "where",
+    "polar",
+    "complex",
+    "bucketize",
+}
 _SCALAR = (int, float, bool)
 
 
 def kernel_of(base: str, operator: Any) -> Kernel | None:
     """Return the shape kernel of an operator, by its name without namespace, or None."""
     found = _KERNELS.get(base)
-    if found is not None or torch.Tag.pointwise not in operator.tags and base not in _UNTAGGED:
+    if found is not None or (torch.Tag.pointwise not in operator.tags and base not in _UNTAGGED):
         return found
     overload = operator._overloadname
     if "out" in overload or len(operator._schema.returns) != 1:
@@ -256,7 +271,7 @@ def _max_pool2d(
 
 def _pair(value: Any) -> tuple[int, int]:
     values = (value,) if isinstance(value, int) else tuple(value)
-    return values * 2 if len(values) == 1 else values  # type: ignore[return-value]
+    return values * 2 if len(values) == 1 else values
 
 
 def _adaptive_avg_pool2d(x: Tensor, size: Any) -> Tensor | None:

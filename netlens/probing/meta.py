@@ -55,8 +55,8 @@ def _becomes_meta(tensor: Tensor) -> bool:
 def built_on_meta() -> Iterator[None]:
     """Give every parameter and float buffer that is registered while the block runs its place on the meta device.
 
-    Constructors still see real values in what they compute themselves (RegNet reads `.tolist()` in its), except in tensors of over a million
-    elements. Initialising a meta parameter is free.
+    Constructors still see real values in what they compute themselves (RegNet reads `.tolist()` in its), except in tensors of over a
+    million elements. Initialising a meta parameter is free.
     """
     made: dict[int, tuple[Callable[[], Tensor | None], Tensor]] = {}
 
@@ -230,7 +230,7 @@ def _moves_only(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
     if func is not torch.ops.aten._to_copy.default or kwargs.get("dtype") not in (None, args[0].dtype):
         return False
     x, to_meta = args[0], torch.device(kwargs["device"]).type == "meta"
-    return bool(x.is_meta and not to_meta or to_meta and not x.is_meta and not (x.is_floating_point() or x.is_complex()))
+    return bool(not to_meta if x.is_meta else to_meta and not (x.is_floating_point() or x.is_complex()))
 
 
 def _on_cpu(kwargs: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Watching one forward pass: which module ran, with which shapes, and what its operators cost.
 
 Every operator is booked on the innermost module that is running, so that a parent's own row is what its functional code does.
-Calls are keyed by the path on which a module was reached, not by the module: shared and recursive modules get their own rows, and sums are exact.
+Calls are keyed by the path on which a module was reached, not by the module: shared and recursive modules get rows of their own.
 """
 
 from __future__ import annotations
@@ -139,11 +139,12 @@ class Observer(MixedMeta):
 
     def _follow(self, key: int, storage: Any, size: int) -> None:
         self._sizes[key] = size
-        self._storages[key] = weakref.ref(storage, lambda _, key=key: self._freed(key))
 
-    def _freed(self, key: int) -> None:
-        self._storages.pop(key, None)
-        self.live -= self._sizes.pop(key, 0)
+        def freed(_storage: Any) -> None:
+            self._storages.pop(key, None)
+            self.live -= self._sizes.pop(key, 0)
+
+        self._storages[key] = weakref.ref(storage, freed)
 
     def _exclude(self, tensor: Tensor) -> None:
         storage = _storage(tensor)

@@ -195,10 +195,7 @@ def _too_large(tried: Attempt) -> str:
 
 def _available_memory() -> int | None:
     """Bytes that this process may still take, by the kernel and by the container's limit; None where nothing tells."""
-    limits = []
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            limits.append(int(line.split()[1]) * 1024)
+    limits = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
     most, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
     if most and used and most[0].isdigit():
         limits.append(int(most[0]) - int(used[0]))

@@ -14,24 +14,36 @@ _TABLE = "The table"
 
 ExpectOutput = Annotated[
     list[str] | None,
-    typer.Option("--expect-output", metavar="SHAPE", help="The output must be like 1,1000 or *,1000 or logits=1,1000. Repeatable.", rich_help_panel=_LIMITS),
+    typer.Option(
+        "--expect-output",
+        metavar="SHAPE",
+        help="The output must be like 1,1000 or *,1000 or logits=1,1000. Repeatable.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 ExpectParams = Annotated[
     str | None, typer.Option("--expect-params", metavar="N", help="Parameters: 11689512, 11.7M or 11.7M+-1%.", rich_help_panel=_LIMITS)
 ]
-MaxParams = Annotated[str | None, typer.Option("--max-params", metavar="N", help="At most so many parameters: 12M.", rich_help_panel=_LIMITS)]
+MaxParams = Annotated[
+    str | None, typer.Option("--max-params", metavar="N", help="At most so many parameters: 12M.", rich_help_panel=_LIMITS)
+]
 MaxMacs = Annotated[
-    str | None, typer.Option("--max-macs", metavar="N", help="At most so many multiply-adds in a forward pass: 2G.", rich_help_panel=_LIMITS)
+    str | None,
+    typer.Option("--max-macs", metavar="N", help="At most so many multiply-adds in a forward pass: 2G.", rich_help_panel=_LIMITS),
 ]
 MaxSize = Annotated[
-    str | None, typer.Option("--max-size", metavar="BYTES", help="At most so many bytes of weights and buffers: 50MB.", rich_help_panel=_LIMITS)
+    str | None,
+    typer.Option("--max-size", metavar="BYTES", help="At most so many bytes of weights and buffers: 50MB.", rich_help_panel=_LIMITS),
 ]
 MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", metavar="BYTES", help="At most so much memory for training with Adam: 24GiB.", rich_help_panel=_LIMITS)
+    str | None,
+    typer.Option("--max-memory", metavar="BYTES", help="At most so much memory for training with Adam: 24GiB.", rich_help_panel=_LIMITS),
 ]
 Lock = Annotated[
     Path | None,
-    typer.Option("--lock", metavar="FILE", help="Compare with this lock file; write it where there is none, but not in CI.", rich_help_panel=_LIMITS),
+    typer.Option(
+        "--lock", metavar="FILE", help="Compare with this lock file; write it where there is none, but not in CI.", rich_help_panel=_LIMITS
+    ),
 ]
 UpdateLock = Annotated[bool | None, typer.Option("--update-lock", help="Write the lock file anew.", rich_help_panel=_LIMITS)]
 LockLevel = Annotated[
@@ -39,17 +51,21 @@ LockLevel = Annotated[
 ]
 Depth = Annotated[str | None, typer.Option("--depth", metavar="N", help="Levels of the tree, or all.", rich_help_panel=_TABLE)]
 Columns = Annotated[
-    str | None, typer.Option("--columns", metavar="NAMES", help="name,params chooses; +saved,-memory changes the usual ones.", rich_help_panel=_TABLE)
+    str | None,
+    typer.Option("--columns", metavar="NAMES", help="name,params chooses; +saved,-memory changes the usual ones.", rich_help_panel=_TABLE),
 ]
 Sort = Annotated[
-    str | None, typer.Option("--sort", metavar="KEY", help="A list, the largest first, by params, macs, memory or time.", rich_help_panel=_TABLE)
+    str | None,
+    typer.Option("--sort", metavar="KEY", help="A list, the largest first, by params, macs, memory or time.", rich_help_panel=_TABLE),
 ]
 Top = Annotated[int | None, typer.Option("--top", metavar="N", min=1, help="A list of the N largest layers.", rich_help_panel=_TABLE)]
 Only = Annotated[
-    list[str] | None, typer.Option("--only", metavar="TYPE", help="Layers of these types: Conv2d or '*norm*'. Repeatable.", rich_help_panel=_TABLE)
+    list[str] | None,
+    typer.Option("--only", metavar="TYPE", help="Layers of these types: Conv2d or '*norm*'. Repeatable.", rich_help_panel=_TABLE),
 ]
 Fold = Annotated[
-    bool | None, typer.Option("--fold/--no-fold", help="Show equal neighbours as one row; by default in long tables.", rich_help_panel=_TABLE)
+    bool | None,
+    typer.Option("--fold/--no-fold", help="Show equal neighbours as one row; by default in long tables.", rich_help_panel=_TABLE),
 ]
 Time = Annotated[bool | None, typer.Option("--time", help="Also run the model for real, and show the median time of each layer.")]
 

@@ -194,4 +194,3 @@ def failed_forward(failure: Failure) -> ForwardFailed:
         message = f"{place} raised: {failure.message}"
     hint = failure.remedy or (f"see {failure.source}" if failure.source else "--traceback shows where")
     return ForwardFailed(message, hint=hint)
-

@@ -89,7 +89,7 @@ def _unregistered(report: SummaryReport) -> Iterator[Finding]:
 def _may_hold_weights(layer: Layer) -> bool:
     """The weights of a hidden module are in no total, so its type must tell."""
     stateless = layer.type in STATELESS or layer.type.endswith(STATELESS_ENDINGS)
-    return bool(layer.parameters or layer.buffers or layer.macs) or not stateless
+    return bool(layer.parameters or layer.buffers) or not stateless
 
 
 def _uncounted(report: SummaryReport) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, Union
 
 JSON: TypeAlias = bool | int | float | str | list["JSON"] | dict[str, "JSON"] | None
 
+WIDTH = 120  # characters of a line
 NON_FINITE = ("nan", "inf", "-inf")  # JSON has no such numbers, and Python's NaN is read by no strict reader
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 PLAIN: dict[Any, dict[str, Any]] = {
@@ -27,9 +28,23 @@ PLAIN: dict[Any, dict[str, Any]] = {
 }
 
 
-def dumps(value: object, indent: int | None = 2) -> str:
-    """Write `value` as one strict JSON document in ASCII, which every reader and every encoding can carry."""
-    return json.dumps(jsonable(value), indent=indent, allow_nan=False)
+def dumps(value: object) -> str:
+    """Write `value` as one strict JSON document in ASCII, which every reader and every encoding can carry.
+
+    What fits into a line stays on one: a shape is one line, not five.
+    """
+    return _laid_out(jsonable(value), "")
+
+
+def _laid_out(value: JSON, margin: str) -> str:
+    text = json.dumps(value, allow_nan=False)
+    if len(margin) + len(text) <= WIDTH or not isinstance(value, (dict, list)):
+        return text
+    inner = margin + "  "
+    if isinstance(value, dict):
+        parts = [f"{inner}{json.dumps(key)}: {_laid_out(entry, inner)}" for key, entry in value.items()]
+        return "{\n" + ",\n".join(parts) + f"\n{margin}}}"
+    return "[\n" + ",\n".join(inner + _laid_out(entry, inner) for entry in value) + f"\n{margin}]"
 
 
 def jsonable(value: object) -> JSON:

@@ -310,7 +310,8 @@ SMALL = ["hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2", "inter
         ("hf:vit", [*SMALL, "image_size=32", "num_channels=1"], ["pixel_values=1,1,32,32"]),
         ("hf:whisper", ["d_model=8", "encoder_layers=1", "decoder_layers=1", "encoder_attention_heads=2", "decoder_attention_heads=2"],
          ["input_features=1,80,3000", "decoder_input_ids=1,128:int64"]),
-        ("hf:clip", ["text_config={'num_hidden_layers': 1}", "vision_config={'num_hidden_layers': 1}"], ["input_ids=1,77:int64", "pixel_values=1,3,224,224"]),
+        ("hf:clip", ["text_config={'num_hidden_layers': 1}", "vision_config={'num_hidden_layers': 1}"],
+         ["input_ids=1,77:int64", "pixel_values=1,3,224,224"]),
     ],
 )  # fmt: skip
 def test_transformers_run_on_what_their_config_says(text: str, args: list[str], inputs: list[str]):

@@ -80,7 +80,7 @@ class Whole:
     ],
 )
 def test_values(value, text):
-    assert dumps(value, indent=None) == text
+    assert dumps(value) == text
 
 
 def test_a_pair_of_surrogates_is_one_character():

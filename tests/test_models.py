@@ -381,6 +381,7 @@ def test_transformers_by_type(offline: None):
     assert caught.value.hint == "did you mean 'hidden_size'?"
     with pytest.raises(ModelNotBuilt, match="hf:bert cannot be built"):
         find("hf:bert", "hidden_size=7", "num_attention_heads=2").build()
+    assert find("hf:bert", *SMALL, "num_labels=5").config.num_labels == 5  # type: ignore[attr-defined]
     with pytest.raises(ModelNotFound, match="no model type 'brt'"):
         find("hf:brt")
 
@@ -390,7 +391,10 @@ def test_transformers_by_folder(tmp_path: Path, offline: None):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(**parse_model_args(SMALL), architectures=["BertForMaskedLM"])
     config.save_pretrained(tmp_path / "bert")
-    assert type(find(f"hf:{tmp_path}/bert").build()).__name__ == "BertForMaskedLM"
+    named = find(f"hf:{tmp_path}/bert", "num_hidden_layers=2")
+    model: Any = named.build()
+    assert type(model).__name__ == named.name == "BertForMaskedLM"
+    assert len(model.bert.encoder.layer) == 2
     remote = tmp_path / "remote"
     remote.mkdir()
     (remote / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}')

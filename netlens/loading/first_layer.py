@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from netlens.errors import InputError
-from netlens.loading.inputs import Candidate, InputSpec
+from netlens.loading.input_specs import Candidate, InputSpec
 from netlens.loading.tensors import forward_signature, required_names
 from netlens.loading.words import listed
 

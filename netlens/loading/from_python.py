@@ -17,7 +17,7 @@ from torch import nn
 
 from netlens.errors import ModelNotBuilt, ModelNotFound, NetlensError, UsageError
 from netlens.loading.arguments import check_model_args
-from netlens.loading.models import NamedModel, user_line
+from netlens.loading.named import NamedModel, user_line
 from netlens.loading.specs import ModelSpec, no_such_module, syntax_error
 from netlens.loading.suggest import did_you_mean
 from netlens.loading.words import cause, listed, one_line

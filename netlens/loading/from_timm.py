@@ -9,7 +9,7 @@ from torch import nn
 
 from netlens.errors import ModelNotFound, UsageError
 from netlens.loading.extras import import_extra, version
-from netlens.loading.models import NamedModel
+from netlens.loading.named import NamedModel
 from netlens.loading.specs import ModelSpec
 from netlens.loading.suggest import closest, did_you_mean
 

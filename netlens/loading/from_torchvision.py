@@ -16,7 +16,7 @@ from torch import nn
 from netlens.errors import ModelNotBuilt, ModelNotFound, UsageError
 from netlens.loading.arguments import RESERVED, accepted_arguments, check_model_args
 from netlens.loading.extras import version
-from netlens.loading.models import NamedModel
+from netlens.loading.named import NamedModel
 from netlens.loading.specs import ModelSpec
 from netlens.loading.suggest import closest, did_you_mean
 from netlens.loading.words import cause, listed
@@ -37,6 +37,7 @@ def find_torchvision(spec: ModelSpec, model_args: Mapping[str, object], weights:
         fixed["weights_backbone"] = None
 
     def build() -> nn.Module:
+        # Also without weights: whatever a builder thinks of, nothing is fetched.
         with warnings.catch_warnings(), published_architecture():
             warnings.simplefilter("ignore")  # torchvision's remarks on how it initialises GoogLeNet
             model: nn.Module = builder(**fixed, **model_args)
@@ -123,7 +124,7 @@ def _elsewhere(name: str) -> str | None:
             return f"timm:{name}"
         if importlib.util.find_spec("transformers") and name in importlib.import_module("transformers").CONFIG_MAPPING:
             return f"hf:{name}"
-    except ImportError:
+    except (ImportError, RuntimeError, OSError, AttributeError):  # it is there, and broken: not what the user asked about
         return None
     return None
 

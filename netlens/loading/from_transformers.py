@@ -11,7 +11,7 @@ from torch import nn
 
 from netlens.errors import ModelNotBuilt, ModelNotFound, UsageError
 from netlens.loading.extras import import_extra, version
-from netlens.loading.models import NamedModel
+from netlens.loading.named import NamedModel
 from netlens.loading.specs import ModelSpec
 from netlens.loading.suggest import did_you_mean
 from netlens.loading.words import cause, listed
@@ -20,7 +20,7 @@ from netlens.loading.words import cause, listed
 def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> NamedModel:
     """Find a config: in a folder, by its type, or by its ID on the hub."""
     transformers = import_extra("transformers", "hf", spec.text)
-    config = _with_args(_config(spec), model_args)
+    config = _config(spec, model_args)
     head = _head(config)
 
     def build() -> nn.Module:
@@ -39,14 +39,37 @@ def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> Name
     )
 
 
-def _config(spec: ModelSpec) -> Any:
+def _config(spec: ModelSpec, model_args: Mapping[str, object]) -> Any:
+    """Return the config with the user's values; it takes any name in silence, so that a typo has to be found before."""
+    config = _loaded(spec, {})
+    if not model_args:
+        return config
+    values = {**config.to_dict(), **config.attribute_map, "num_labels": 2}  # num_labels is stored as a table of names
+    known = [name for name in values if not name.startswith("_")]
+    for name in model_args:
+        if name not in known:
+            hint = did_you_mean(name, known, f"it has {listed(known, most=40)}")
+            raise UsageError(f"the config {type(config).__name__} has no value {name!r}", hint=hint)
+    return _loaded(spec, model_args)
+
+
+def _loaded(spec: ModelSpec, model_args: Mapping[str, object]) -> Any:
     from transformers import AutoConfig
 
-    name = spec.name
     types = _types()
-    if name in types:
-        return AutoConfig.for_model(name)
-    folder = Path(name).expanduser()
+    if spec.name not in types:
+        return _stored(spec, types, model_args)
+    try:
+        return AutoConfig.for_model(spec.name, **model_args)
+    except Exception as error:  # each config checks its values in its own way
+        raise ModelNotBuilt(f"{spec.text!r} cannot be configured: {cause(error)}", hint="change --model-arg NAME=VALUE") from error
+
+
+def _stored(spec: ModelSpec, types: list[str], model_args: Mapping[str, object]) -> Any:
+    """Read a config from a folder, or from the hub."""
+    from transformers import AutoConfig
+
+    name, folder = spec.name, Path(spec.name).expanduser()
     if not (folder / "config.json").is_file():
         if folder.is_dir():
             raise ModelNotFound(f"{name!r} has no config.json", hint="hf:FOLDER is a folder that `save_pretrained` wrote")
@@ -55,7 +78,7 @@ def _config(spec: ModelSpec) -> Any:
             raise ModelNotFound(f"transformers has no model type {name!r}, and there is no such folder", hint=hint)
     try:
         # Never with trust_remote_code: a config must not bring its own code.
-        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(str(folder) if folder.is_dir() else name, trust_remote_code=False, **model_args)
     except Exception as error:  # the hub's client has its own errors, and its requests' client has others
         hint = "check config.json" if folder.is_dir() else "check the name and the network, or give a folder with its config.json"
         raise ModelNotFound(f"no config for {spec.text!r}: {cause(error)}", hint=hint) from error
@@ -65,23 +88,6 @@ def _types() -> list[str]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return list(CONFIG_MAPPING)
-
-
-def _with_args(config: Any, model_args: Mapping[str, object]) -> Any:
-    """Set config values; a config takes any name in silence, so that a typo has to be found here."""
-    known = [name for name in {**config.to_dict(), **config.attribute_map} if not name.startswith("_")]
-    for name in model_args:
-        if name not in known:
-            hint = did_you_mean(name, known, f"it has {listed(known, most=40)}")
-            raise UsageError(f"the config {type(config).__name__} has no value {name!r}", hint=hint)
-    try:
-        return type(config).from_dict({**config.to_dict(), **_named_as_stored(config, model_args)})
-    except Exception as error:
-        raise ModelNotBuilt(f"{type(config).__name__} refuses its values: {cause(error)}", hint="change --model-arg NAME=VALUE") from error
-
-
-def _named_as_stored(config: Any, model_args: Mapping[str, object]) -> dict[str, object]:
-    return {config.attribute_map.get(name, name): value for name, value in model_args.items()}
 
 
 def _head(config: Any) -> Any:

@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from netlens.loading.first_layer import own_sides
-from netlens.loading.inputs import Candidate, InputSpec
-from netlens.loading.models import NamedModel
+from netlens.loading.input_specs import Candidate, InputSpec
+from netlens.loading.named import NamedModel
 from netlens.loading.transformers_inputs import transformers_inputs
 
 FRAMES = 16  # of a clip: torchvision's counts of operations hold for 16 frames
 FLOW_SIDE = 512  # RAFT names no size; with this one the published operations come out to the digit
-DETECTION_SIDE = 800  # torchvision's default `min_size`
 
 
 def preset_inputs(named: NamedModel, model: nn.Module) -> list[Candidate]:

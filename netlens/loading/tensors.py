@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import InputError
-from netlens.loading.inputs import InputSpec
+from netlens.loading.input_specs import InputSpec
 from netlens.loading.suggest import did_you_mean
 from netlens.loading.words import listed, one_line
 

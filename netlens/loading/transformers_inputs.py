@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from netlens.loading.inputs import Candidate, InputSpec
+from netlens.loading.input_specs import Candidate, InputSpec
 from netlens.loading.tensors import forward_signature
 
 WORDS = 128  # tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import netlens
 from netlens.lenses.summary.measure import measure
@@ -10,8 +11,12 @@ from netlens.lenses.summary.report import SummaryReport
 from netlens.loading.subject import Inputs, Subject
 from tests.lenses.summary_cases import CASES, Case
 
-NAMES = [case.name for case in CASES]
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 REAL_RUN = {"branches_on_a_weight", "goes_through_numpy", "indexes_by_computed_scores"}  # they read values computed from weights
+if TORCH < (2, 5):  # its checkpoint looks for a module `torch.meta`, and its attention knows no grouped queries
+    REAL_RUN |= {"checkpoint", "checkpoint_reentrant"}
+    CASES = tuple(case for case in CASES if case.name != "sdpa_grouped_queries")
+NAMES = [case.name for case in CASES]
 assert set(NAMES) >= REAL_RUN
 
 

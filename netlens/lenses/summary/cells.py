@@ -15,6 +15,7 @@ from netlens.lenses.summary.tree import METRICS, walk
 _BYTES = ("weights", "memory", "saved")
 _CUT_TO = {"name": 28, "type": 10, "detail": 12, REMARKS: 15}
 _MOST_LEAVES = 4
+_USED_UNCALLED = "NonDynamicallyQuantizableLinear"  # torch's attention hands its weights to one function and never calls the module
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ def status(row: Row, pen: Pen) -> str:
         return "" if inside else "failed"
     if node.called or node.layer.alias_of is not None:
         return ""
-    return "not reached" if pen.report.failure else "not called"
+    if pen.report.failure:
+        return "not reached"
+    return "" if node.layer.type == _USED_UNCALLED else "not called"
 
 
 def _share_header(plan: Plan) -> str:

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from netlens.errors import UsageError
 from netlens.lenses.summary.report import SummaryReport
-from netlens.lenses.summary.tree import METRICS, Node, Numbers, build, runs, tree_depth, walk
+from netlens.lenses.summary.tree import METRICS, Node, Numbers, build, runs, walk
 
 FOLD_FROM = 80  # rows; a table that would be longer is folded
 MOST_ROWS = 120  # rows; where nobody asked for a depth, the deepest level that stays within
@@ -88,7 +88,7 @@ def plan(report: SummaryReport, options: TableOptions, needed: Sequence[str]) ->
     limit = options.depth if options.depth is None else max(options.depth, 1)
     if options.fold or (options.fold is None and sum(row.depth <= (limit or row.depth) for row in whole) > FOLD_FROM):
         rows = _expand(root, True, indices)
-    deepest = max(tree_depth(root), 1)
+    deepest = max(row.depth for row in rows)
     shown = min(limit or _readable_depth(rows), deepest)
     rows = [replace(row, expanded=False) if row.depth == shown else row for row in rows if row.depth <= shown]
     _draw_guides(rows)
@@ -117,11 +117,21 @@ def _below(members: Sequence[Node], depth: int, fold: bool, needed: Sequence[int
     rows = [Row("own", "(own)", members, depth)] if any(_owns(node, needed) for node in members) else []
     for start, stop in runs(first.children, fold):
         merged = [child for node in members for child in node.children[start:stop]]
+        if not merged[0].reached:
+            rows.append(_not_reached(merged, depth))
+            continue
         label = _range(first.children[start].label, first.children[stop - 1].label)
         rows.append(Row("layer", label, merged, depth, expanded=bool(merged[0].children), folded=stop - start))
     for row in rows[:-1]:
         row.last = False
     return rows
+
+
+def _not_reached(nodes: Sequence[Node], depth: int) -> Row:
+    """Stand for the layers behind a failure: what they are matters less than that they did not run."""
+    if len(nodes) == 1:
+        return Row("layer", nodes[0].label, nodes, depth)
+    return Row("rest", f"{nodes[0].label}…{nodes[-1].label} not reached", nodes, depth)
 
 
 def _range(first: str, last: str) -> str:

@@ -27,6 +27,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     called: bool = False  # the layer or anything below it ran
     failing: bool = False  # it was running when the forward raised
+    reached: bool = True  # False: the forward raised before it, or anything below it, ran
     kind: int = 0  # equal for subtrees of the same structure and the same work
 
 
@@ -41,6 +42,7 @@ def build(report: SummaryReport) -> Node:
         for child in node.children:
             node.sums = tuple(map(add, node.sums, child.sums))
             node.called |= child.called
+        node.reached = report.failure is None or node.called or node.failing
         if node.layer.alias_of is not None and not any(node.sums):
             node.children = []  # shown, and counted, where it stands first
         below = tuple((child.label, child.kind) for child in node.children)
@@ -49,10 +51,16 @@ def build(report: SummaryReport) -> Node:
 
 
 def runs(children: Sequence[Node], fold: bool) -> Iterator[tuple[int, int]]:
-    """Cut siblings into [start, stop) of consecutive equal ones: at least two containers, or three single layers."""
+    """Cut siblings into [start, stop) of consecutive equal ones: at least two containers, three single layers, or all that never ran."""
     start = 0
     while start < len(children):
         stop = start + 1
+        while not children[start].reached and stop < len(children) and not children[stop].reached:
+            stop += 1
+        if not children[start].reached:
+            yield start, stop
+            start = stop
+            continue
         while fold and stop < len(children) and children[stop].kind == children[start].kind:
             stop += 1
         if stop - start == 2 and not children[start].children:

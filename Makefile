@@ -26,10 +26,10 @@ demo: $(VENV)/.installed
 	}; \
 	echo; echo "# What is in this model?"; \
 	run 0 summary resnet18 --input 1,3,224,224; \
-	echo; echo "# Any class that Python can import, with its arguments; here a layer that reads 128 word vectors"; \
-	run 0 summary torch.nn:TransformerEncoderLayer --model-arg d_model=256 --model-arg nhead=8 --input 1,128,256; \
+	echo; echo "# A model of your own, in a file: words in, two tied tensors, two outputs"; \
+	run 0 summary sample_models/nets.py:WordTagger --input 1,20:int64; \
 	echo; echo "# Why does it not run?"; \
-	run 2 summary resnet18 --input 1,1,224,224 --depth 1; \
+	run 2 summary sample_models/nets.py:LeNet5 --input 1,1,28,28; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \

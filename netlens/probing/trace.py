@@ -36,6 +36,13 @@ class Record(Place):
     saved_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    serial: int  # addresses are used again, serials are not
+    size: int
+    alive: weakref.ref[Any]
+
+
 @dataclass(slots=True)
 class Uncounted:
     """An operator without a formula."""
@@ -71,16 +78,14 @@ class Observer(MixedMeta):
         self.stop: Stop | None = None
         self._failed_operator: tuple[BaseException, str, tuple[tuple[int, ...], ...]] | None = None
         self.uncounted: dict[str, Uncounted] = {}
-        self._known: dict[Any, Any] = {}  # operator -> (name, formula, free)
-        self._storages: dict[int, weakref.ref[Any]] = {}  # storages that are alive, by address
-        self._sizes: dict[int, int] = {}
-        self._excluded: set[int] = set()  # addresses of storages of weights and inputs
-        self._saved: set[int] = set()
-        self._keep: list[Tensor] = []
-        self._stands_for: dict[int, int] = {}
+        self._known: dict[Any, Any] = {}  # operator -> (name, formula, free, makes storages)
+        self._made: dict[int, _Storage] = {}  # by address: storages that operators of this pass made, and that are alive
+        self._stands_for: dict[int, _Storage | None] = {}  # by address of a stand-in
+        self._serial = 0
+        self._saved: set[int] = set()  # serials
+        given = (*model.parameters(), *model.buffers(), *(tensor for _, tensor in leaves(inputs)))
+        self._given = {storage._cdata for storage in map(_storage, given) if storage is not None}
         self.live = self.peak = 0
-        for tensor in (*model.parameters(), *model.buffers(), *(tensor for _, tensor in leaves(inputs))):
-            self._exclude(tensor)
 
     # -- operators ---------------------------------------------------------------------------------------------------------------
 
@@ -96,10 +101,10 @@ class Observer(MixedMeta):
             self._failed_operator = (error, _name(func), tuple(tuple(t.shape) for t in _tensors(args)))
             raise
         record = self._current or self._outside
-        name, formula, free = self._known.get(func) or self._know(func)
+        name, formula, free, makes = self._known.get(func) or self._know(func)
         if formula is not None:
             record.macs += formula(args, kwargs, result)
-        made = self._book(result, record)
+        made = self._book(result, record) if makes else 0
         if formula is None and not free:
             entry = self.uncounted.setdefault(name, Uncounted())
             entry.times += 1
@@ -107,9 +112,10 @@ class Observer(MixedMeta):
             entry.paths[record.path] = None
         return result
 
-    def _know(self, func: Any) -> tuple[str, Any, bool]:
+    def _know(self, func: Any) -> tuple[str, Any, bool, bool]:
         name = _name(func)
-        known = self._known[func] = (name, formula_of(name), is_free(name, func))
+        makes = any(returned.alias_info is None for returned in func._schema.returns)  # not a view, not in place
+        known = self._known[func] = (name, formula_of(name), is_free(name, func), makes)
         return known
 
     def count(self, _name: str, macs: int) -> None:
@@ -123,53 +129,43 @@ class Observer(MixedMeta):
         made = 0
         for tensor in (result,) if isinstance(result, Tensor) else _tensors(result) if isinstance(result, (tuple, list)) else ():
             storage = _storage(tensor)
-            if storage is None:
-                continue
-            key = storage._cdata
-            if key in self._storages or key in self._excluded:
-                continue
-            size = storage.nbytes()
-            self._follow(key, storage, size)
-            made += size
+            if storage is not None and storage._cdata not in self._made and storage._cdata not in self._given:
+                made += self._follow(storage)
         if made:
             record.activation_bytes += made
             self.live += made
             self.peak = max(self.peak, self.live)
         return made
 
-    def _follow(self, key: int, storage: Any, size: int) -> None:
-        self._sizes[key] = size
+    def _follow(self, storage: Any) -> int:
+        """Note a new storage for as long as it lives, and return its bytes."""
+        key, size = storage._cdata, storage.nbytes()
 
         def freed(_storage: Any) -> None:
-            self._storages.pop(key, None)
-            self.live -= self._sizes.pop(key, 0)
+            self._made.pop(key, None)
+            self.live -= size
 
-        self._storages[key] = weakref.ref(storage, freed)
-
-    def _exclude(self, tensor: Tensor) -> None:
-        storage = _storage(tensor)
-        if storage is not None:
-            self._excluded.add(storage._cdata)
-            self._keep.append(tensor)  # else its address could be used again
+        self._serial += 1
+        self._made[key] = _Storage(self._serial, size, weakref.ref(storage, freed))
+        self._stands_for.pop(key, None)  # the address of a stand-in that is gone
+        return int(size)
 
     def made_stand_in(self, tensor: Tensor, meta: Tensor) -> None:
+        """Let a stand-in count as what it stands for: a storage of this pass, or (None) one that was there before."""
         real, standing = _storage(tensor), _storage(meta)
         if real is not None and standing is not None:
-            self._stands_for[standing._cdata] = real._cdata
-            self._excluded.add(standing._cdata)  # it is no memory of the real model
-            self._keep.extend((tensor, meta))
+            self._stands_for[standing._cdata] = self._made.get(real._cdata)
 
     def _save(self, tensor: Tensor) -> Tensor:
-        """Book a tensor that autograd keeps for backward; keeping it alive keeps its address unique."""
+        """Book a tensor that autograd keeps for backward, where this pass made it: weights and inputs are there anyway."""
         kept = tensor.detach()
         storage = _storage(kept)
         if storage is not None:
-            key = self._stands_for.get(storage._cdata, storage._cdata)
-            standing = key != storage._cdata
-            if key not in self._saved and (standing or key not in self._excluded) and not (standing and key in self._excluded):
-                self._saved.add(key)
-                (self._current or self._outside).saved_bytes += self._sizes.get(key, storage.nbytes())
-                self._keep.append(kept)
+            key = storage._cdata
+            made = self._stands_for[key] if key in self._stands_for else self._made.get(key)
+            if made is not None and made.serial not in self._saved:
+                self._saved.add(made.serial)
+                (self._current or self._outside).saved_bytes += made.size
         return kept
 
     # -- modules -----------------------------------------------------------------------------------------------------------------

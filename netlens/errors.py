@@ -7,12 +7,16 @@
     ├─ InputError              the input does not describe what the model takes
     ├─ ForwardFailed           the model's own forward raised
     ├─ FileProblem             a file cannot be read or written
+    ├─ CheckpointDoesNotFit    tensors of a checkpoint and places in the model do not pair
     └─ MissingExtra            an optional package is not installed
 
 A bug in netlens is never a NetlensError: it keeps its traceback and exits with 3.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class NetlensError(Exception):
@@ -46,6 +50,25 @@ class ForwardFailed(NetlensError):
 
 class FileProblem(NetlensError):
     """A file cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A table that explains an error; its texts may come from a file, and are raw."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    more: int = 0  # rows that are not shown
+
+
+class CheckpointDoesNotFit(NetlensError):
+    """Tensors of a checkpoint and places in the model do not pair; tables and likely causes say which, and why."""
+
+    def __init__(self, message: str, hint: str, tables: Sequence[Detail] = (), causes: Sequence[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.tables = tuple(tables)
+        self.causes = tuple(causes)
 
 
 class MissingExtra(NetlensError):

@@ -46,6 +46,16 @@ CODES: dict[str, str] = {
     "unregistered-module": "a module that runs but is not registered, so training and saving miss its parameters",
     "uncounted-operators": "operators ran for which no formula for multiply-adds is known",
     "not-run": "the model could not be run, so only its parameters are known",
+    "checkpoint-foreign-code": "a checkpoint names classes or functions that plain weights do not need; none of them was imported",
+    "checkpoint-runs-code": "a checkpoint's own loader would run code that is in it",
+    "checkpoint-optimizer-only": "a checkpoint holds the state of an optimizer, and no weights",
+    "checkpoint-no-tensors": "a checkpoint holds no tensors",
+    "checkpoint-values-nonfinite": "weights, or the state of an optimizer, have elements that are nan or infinite",
+    "checkpoint-values-constant": "weights of several dimensions of which all elements are the same",
+    "checkpoint-fat-view": "a file holds large storages of which its tensors are a small part",
+    "checkpoint-unreadable": "tensors that cannot be read as plain numbers",
+    "checkpoint-half-precision": "weights are stored in less than 32 bits",
+    "checkpoint-odd": "something about a checkpoint that is unusual, and harmless as such",
 }
 
 

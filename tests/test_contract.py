@@ -103,7 +103,7 @@ LAYERS = {
     r"netlens/drawing/\w+\.py": Layer(
         own="netlens.drawing", foreign="rich PIL numpy", never="torch torchvision typer netlens.lenses netlens.cli"
     ),
-    r"netlens/(loading|probing)/\w+\.py": Layer(
+    r"netlens/(loading|probing)/(\w+/)?\w+\.py": Layer(
         own="netlens.loading netlens.probing", foreign="torch", never="rich typer netlens.lenses netlens.cli netlens.drawing"
     ),
 }  # the first that matches counts
@@ -375,11 +375,9 @@ def test_every_command_takes_the_options_that_all_share(run, lens):
 
 
 def readme_commands() -> list[str]:
-    """Return every command line in README's code blocks that starts with `netlens`."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8") if (REPOSITORY / "README.md").exists() else ""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [found[1] for line in lines if (found := re.match(r"\s*(?:\$ |- run: )?netlens (.*)", line))]
+    """Return every command line of README, which are indented, that starts with `netlens`."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    return re.findall(r"^    (?:\$ )?netlens (.*)", text, re.MULTILINE)
 
 
 def test_readme_shows_commands():

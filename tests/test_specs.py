@@ -21,6 +21,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "lib" / "deep.py").write_text("def build(): ...\ndef _helper(): ...\n")
     (tmp_path / "weights.pth").write_bytes(b"")
     (tmp_path / "resnet18").write_bytes(b"")
+    (tmp_path / "model.bin.index.json").write_bytes(b"")
+    (tmp_path / "last.weights").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,6 +44,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("./lib/deep.py:build", ModelSpec("./lib/deep.py:build", "python", path=Path("lib/deep.py"), attribute="build")),
         ("nets.py::Net", ModelSpec("nets.py::Net", "python", path=Path("nets.py"), attribute="Net")),  # as pytest writes it
         ("no_such_thing.a1", ModelSpec("no_such_thing.a1", "torchvision", name="no_such_thing.a1")),  # nothing importable: a name
+        ("weights.pth", ModelSpec("weights.pth", "checkpoint", path=Path("weights.pth"))),
+        ("./lib", ModelSpec("./lib", "checkpoint", path=Path("lib"))),
+        ("./resnet18", ModelSpec("./resnet18", "checkpoint", path=Path("resnet18"))),  # and not the name
+        ("model.bin.index.json", ModelSpec("model.bin.index.json", "checkpoint", path=Path("model.bin.index.json"))),
+        ("last.weights", ModelSpec("last.weights", "checkpoint", path=Path("last.weights"))),  # a file of any other suffix
     ],
 )
 def test_what_a_spec_means(text: str, spec: ModelSpec):
@@ -64,9 +71,6 @@ def test_what_a_spec_means(text: str, spec: ModelSpec):
         ("nets.py:", UsageError, "it defines Net, Big", "nets.py:Net"),
         ("lib/deep.py", UsageError, "it defines build", "lib/deep.py:build"),
         ("broken.py:Net", ModelNotBuilt, "broken.py:2 is not valid Python", "mend the file"),
-        ("weights.pth", UsageError, "does not read checkpoints yet", "package.module:Net"),
-        ("./lib", UsageError, "does not read checkpoints yet", "package.module:Net"),
-        ("./resnet18", UsageError, "neither Python source nor a checkpoint", "resnet18"),
         ("missing.safetensors", FileProblem, "no file 'missing.safetensors'", "current folder"),
     ],
 )
@@ -82,6 +86,12 @@ def test_a_folder_with_a_config_is_for_transformers(project: Path):
     with pytest.raises(UsageError) as caught:
         parse_model_spec("./lib")
     assert "hf:lib" in caught.value.hint
+
+
+def test_a_folder_with_a_config_and_weights_is_a_checkpoint(project: Path):
+    (project / "lib" / "config.json").write_text("{}")
+    (project / "lib" / "model.safetensors").write_bytes(b"")
+    assert parse_model_spec("./lib").source == "checkpoint"
 
 
 def test_a_package_is_not_a_checkpoint(project: Path):

@@ -1,4 +1,4 @@
-"""Importing torchvision without the compiler, in the command's own process.
+"""Importing torch and torchvision in the command's own process, without what the command does not need.
 
 `torchvision.ops.roi_align` takes one helper from `torch._dynamo.utils`, and with it the whole compiler: about 800 modules, a third of
 the wait for `netlens summary resnet18`. While torchvision is imported, and only then, a stand-in offers that helper, which looks the real
@@ -8,21 +8,49 @@ one up when it is called. Afterwards `import torch._dynamo` and `torch.compile` 
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from netlens.errors import ModelNotBuilt
+
 COMPILER = "torch._dynamo"
 HELPER = "is_compile_supported"
 
 
-def without_compiler() -> None:
-    """Let the next import of torchvision in this process do without the compiler."""
+def import_torch() -> None:
+    """Import torch, and let the import of torchvision that may follow do without the compiler.
+
+    Raises:
+        ModelNotBuilt: torch is missing or broken.
+    """
     if "torchvision" not in sys.modules:
         sys.meta_path.insert(0, _Torchvision())
+    try:
+        with _no_search_for_garbage():
+            import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelNotBuilt(f"torch cannot be imported: {reason}", hint="install it: pip install torch torchvision") from error
+
+
+@contextmanager
+def _no_search_for_garbage() -> Iterator[None]:
+    """Torch builds a million objects that all stay; Python would search them for garbage again and again, for a fifth of the import."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if "triton" not in sys.modules:  # its bindings would report what is not collected at exit as leaked
+            gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 class _Torchvision(MetaPathFinder):

@@ -64,6 +64,45 @@ Checkpoint = Annotated[
     typer.Option("--checkpoint", metavar="FILE", show_default=False, help="Load these weights into the model. Never runs code from FILE."),
 ]
 
+_CHECKPOINT = "The checkpoint"
+
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        show_default=False,
+        help="The part of the checkpoint to load, not the one that fits best; or the one to show, or its role (ema, optimizer), or all.",
+        rich_help_panel=_CHECKPOINT,
+    ),
+]
+
+StripPrefix = Annotated[
+    str | None,
+    typer.Option(
+        "--strip-prefix",
+        metavar="PREFIX",
+        show_default=False,
+        help="Take this off the names in the checkpoint, not what fits best; leave out what does not begin with it.",
+        rich_help_panel=_CHECKPOINT,
+    ),
+]
+
+NoStrict = Annotated[
+    bool | None,
+    typer.Option("--no-strict", show_default=False, help="Take what fits, and leave the rest as built.", rich_help_panel=_CHECKPOINT),
+]
+
+TrustCheckpoint = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-checkpoint",
+        show_default=False,
+        help="Let a file that is a program (torch.export, TorchScript) run code. Only for files whose maker you trust.",
+        rich_help_panel=_CHECKPOINT,
+    ),
+]
+
 Input = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,7 +47,7 @@ def default_inputs(named: NamedModel, model: nn.Module) -> list[Candidate]:
     from netlens.loading.first_layer import first_layer_inputs
     from netlens.loading.presets import preset_inputs
 
-    return preset_inputs(named, model) or first_layer_inputs(model)
+    return list(named.inputs) or preset_inputs(named, model) or first_layer_inputs(model)
 
 
 def published(named: NamedModel) -> tuple[int, float] | None:

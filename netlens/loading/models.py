@@ -21,6 +21,8 @@ def find_model(spec: ModelSpec, model_args: Mapping[str, object], weights: str |
     Raises:
         ModelNotFound, ModelNotBuilt, UsageError, MissingExtra: each says what to change.
     """
+    if spec.source == "checkpoint":
+        raise UsageError(f"{spec.text!r} is a checkpoint, not a model", hint=f"name the model that it is for: --checkpoint {spec.text}")
     if weights is not None and spec.source != "torchvision":
         raise UsageError(f"--weights is for the models of torchvision, and {spec.text!r} is none", hint=_instead_of_weights(spec))
     if spec.source == "torchvision":

@@ -17,6 +17,7 @@ from torch import nn
 
 from netlens.errors import ModelNotBuilt
 from netlens.loading.arguments import RESERVED, accepted_arguments, described, missing_arguments, required_arguments, unknown_argument
+from netlens.loading.input_specs import Candidate
 from netlens.loading.words import cause, one_line
 
 
@@ -25,7 +26,7 @@ class NamedModel:
     """A model that has been found but not built."""
 
     spec: str  # as the user may type it again
-    source: str  # "torchvision", "timm", "transformers" or "python"
+    source: str  # "torchvision", "timm", "transformers", "python" or "program"
     origin: str  # for the report's header: "torchvision 0.29.2", "nets.py"
     name: str  # "resnet18", "Net"
     build: Callable[[], nn.Module]  # constructs anew at each call, except for an instance; raises ModelNotBuilt
@@ -35,6 +36,7 @@ class NamedModel:
     presets: tuple[Any, ...] = ()  # torchvision's weights entries of this architecture, the asked or default one first
     weights: str | None = None  # the entry that was asked for: "ResNet50_Weights.IMAGENET1K_V2"
     config: object | None = None  # transformers' config
+    inputs: tuple[Candidate, ...] = ()  # that came with the model itself
 
 
 def build_error(error: BaseException, named: NamedModel) -> ModelNotBuilt:

@@ -28,7 +28,8 @@ from netlens.loading.suggest import closest, did_you_mean
 from netlens.loading.words import listed, one_line
 
 SOURCES = {"tv": "torchvision", "torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
-CHECKPOINTS = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".pkl")
+CHECKPOINTS = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".pkl", ".pth.tar", ".index.json", ".distcp", ".torchscript")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json", "*.distcp")  # in a folder beside a config.json
 EXAMPLES = "name it like resnet18, timm:NAME, hf:TYPE, package.module:Net or nets.py:Net"
 
 
@@ -37,10 +38,10 @@ class ModelSpec:
     """Where to look for the model: a name in a registry, or an attribute of a module or of a file."""
 
     text: str  # the unambiguous form: "my.nets:Net" where the user typed "my.nets.Net"
-    source: str  # "torchvision", "timm", "transformers" or "python"
+    source: str  # "torchvision", "timm", "transformers", "python" or "checkpoint"
     name: str = ""  # in the registry; for transformers a folder, a type or an ID on the hub
     module: str = ""  # "my.nets"
-    path: Path | None = None  # of the file that stands in for the module
+    path: Path | None = None  # of the file that stands in for the module, or of the checkpoint
     attribute: str = ""  # "Net", or "presets.small"
 
 
@@ -63,6 +64,8 @@ def parse_model_spec(text: str) -> ModelSpec:
     if "." in text and _importable(text.partition(".")[0]):
         module, _, attribute = text.rpartition(".")
         return _module_spec(f"{module}:{attribute}", module, attribute)
+    if "." in text and Path(text).is_file():  # no published name has a dot: a file of any suffix, which the reader will name
+        return _path_spec(text)
     return ModelSpec(text, "torchvision", name=text)
 
 
@@ -132,7 +135,7 @@ def _path_spec(text: str) -> ModelSpec:
     if not os.path.lexists(path):
         raise _no_such_file(path)
     if path.suffix != ".py" or path.is_dir():
-        return _checkpoint_spec(path)
+        return _checkpoint_spec(text, path)
     tree = _read_python(path)
     if not _is_dotted(attribute):
         models = models_in(tree)
@@ -143,19 +146,13 @@ def _path_spec(text: str) -> ModelSpec:
     return ModelSpec(text, "python", path=path, attribute=attribute)
 
 
-def _checkpoint_spec(path: Path) -> ModelSpec:
-    """Refuse a checkpoint: this version cannot read one. The only place that knows."""
-    name = str(path)
-    if (path / "config.json").is_file():
-        raise UsageError(f"{name!r} is a folder with a config.json", hint=f"for the model that the config describes: hf:{path}")
+def _checkpoint_spec(text: str, path: Path) -> ModelSpec:
+    """Take a file or a folder for a checkpoint; what it really is, its first bytes tell whoever reads it."""
     if (path / "__init__.py").is_file():
-        raise UsageError(f"{name!r} is a Python package, not a model", hint=f"name a model in it, like {path.name}.module:Net")
-    if path.is_dir() or path.suffix in CHECKPOINTS:
-        raise UsageError(
-            f"{name!r} is a checkpoint, and this version of netlens does not read checkpoints yet",
-            hint="name the model's class instead, like `netlens summary package.module:Net`",
-        )
-    raise UsageError(f"{name!r} is neither Python source nor a checkpoint", hint=EXAMPLES)
+        raise UsageError(f"{str(path)!r} is a Python package, not a model", hint=f"name a model in it, like {path.name}.module:Net")
+    if (path / "config.json").is_file() and not any(found for pattern in WEIGHTS for found in path.glob(pattern)):
+        raise UsageError(f"{str(path)!r} is a folder with a config.json", hint=f"for the model that the config describes: hf:{path}")
+    return ModelSpec(text, "checkpoint", path=path)
 
 
 def models_in(tree: ast.Module) -> list[str]:

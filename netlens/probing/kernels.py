@@ -1,189 +1,109 @@
 """Result shapes of the operators that networks are made of, without torch's own meta kernels.
 
 Torch runs most of them as Python references: 20-100 us a call, and the first call imports the compiler (`torch._dynamo`, `sympy`), a
-second of every run. Each kernel here returns None wherever the case is not plain; torch's own kernel then answers, or raises its own
-message. Tests hold every kernel against a real CPU run.
+second of every run. They also take what no real kernel takes: operands of different dtypes, a dimension out of range. Each kernel here
+raises `Misfit` for those, and returns None wherever the case is not plain; torch's own kernel then answers, or raises its own message.
+Tests hold every kernel against a real CPU run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Kernel = Callable[..., Any]
-_BITWISE = frozenset({"bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not"})
-_COMPARISONS = frozenset(
-    {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan", "isinf", "isfinite"}
-)
-# Pointwise, but the result's dtype or number of tensors is not the arguments'.
-_NOT_PLAIN = _COMPARISONS | {
-    "frexp",
-    "angle",
-    "abs",
-    "real",
-    "imag",
-    "sgn",
-    "_to_copy",
-    "masked_fill",
-    "where",
-    "polar",
-    "complex",
-    "bucketize",
-}
-_SCALAR = (int, float, bool)
+from netlens.probing import pooling
+from netlens.probing.pointwise import Kernel, Misfit, broadcast, dense_strides, laid_out, pointwise_kernel
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def kernel_of(base: str, operator: Any) -> Kernel | None:
     """Return the shape kernel of an operator, by its name without namespace, or None."""
-    found = _KERNELS.get(base)
-    if found is not None or (torch.Tag.pointwise not in operator.tags and base not in _UNTAGGED):
-        return found
-    overload = operator._overloadname
-    if "out" in overload or len(operator._schema.returns) != 1:
-        return None
-    if base.endswith("_"):
-        return _in_place
-    if base in _COMPARISONS:
-        return _comparison
-    if base in _BITWISE:
-        return _bitwise
-    return None if base in _NOT_PLAIN else _pointwise
+    return _KERNELS.get(base) or pointwise_kernel(base, operator)
 
 
-_UNTAGGED = frozenset({"hardswish", "hardswish_", "relu6"})
+def _empty(x: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None, *, layout: torch.memory_format | None = None) -> Tensor:
+    return torch.empty(shape, dtype=dtype or x.dtype, device="meta", memory_format=layout or torch.contiguous_format)
 
 
-def broadcast(*shapes: Any) -> tuple[int, ...]:
-    """The shape that `shapes` broadcast to; torch's own function is Python too, and imports sympy.
-
-    Raises:
-        RuntimeError: they do not fit.
-    """
-    dims = max(map(len, shapes), default=0)
-    result = [1] * dims
-    for shape in shapes:
-        for place, size in enumerate(shape, start=dims - len(shape)):
-            if size != 1 and result[place] not in (1, size):
-                raise RuntimeError(f"shapes {', '.join(str(tuple(s)) for s in shapes)} do not broadcast")
-            result[place] = result[place] if size == 1 else size
-    return tuple(result)
+def _memory_format(x: Tensor) -> torch.memory_format:
+    """Channels last or contiguous, as `Tensor::suggest_memory_format` has it, ambiguous cases included."""
+    if x.dim() not in (4, 5) or x.stride(1) != 1:
+        return torch.contiguous_format
+    smallest, order = 0, (1, 3, 2, 0) if x.dim() == 4 else (1, 4, 3, 2, 0)
+    for dim in order:
+        size, stride = x.shape[dim], x.stride(dim)
+        if size == 0 or stride < smallest or (dim == 0 and smallest == x.stride(1)):
+            return torch.contiguous_format
+        smallest = stride * size if size > 1 else stride
+    return torch.channels_last if x.dim() == 4 else torch.channels_last_3d
 
 
-def _tensors(args: tuple[Any, ...]) -> list[Tensor] | None:
-    """The tensors among plain arguments; None where an argument is of another kind."""
-    found = []
-    for value in args:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif value is not None and not isinstance(value, (*_SCALAR, str)):
-            return None
-    return found
+def _numbers(values: Any, count: int) -> list[int]:
+    """`values` for each of `count` dimensions; one value is for all of them."""
+    numbers: list[int] = [values] if isinstance(values, int) else list(values)
+    if len(numbers) not in (1, count):
+        raise Misfit(f"expected a single integer or a list of {count} integers, got {numbers}")
+    return numbers * count if len(numbers) == 1 else numbers
 
 
-def _pointwise(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Floating tensors of one dtype: broadcast; the layout of the first where all shapes agree."""
-    tensors = _tensors(args)
-    if not tensors or any(key not in ("alpha", "rounding_mode", "approximate", "negative_slope") for key in kwargs):
-        return None
-    first = tensors[0]
-    if len(tensors) == 1:
-        return _like(first) if first.is_floating_point() else None
-    dtype = torch.result_type(*tensors[:2])
-    if not dtype.is_floating_point or any(other.dtype != dtype for other in tensors[2:]):
-        return None
-    if first.dtype == dtype and all(other.shape == first.shape for other in tensors):
-        return _like(first)
-    return first.new_empty(broadcast(*(tensor.shape for tensor in tensors)), dtype=dtype)
+def _check_dim(dim: int, dims: int) -> int:
+    last = max(dims, 1)
+    if not -last <= dim < last:
+        raise Misfit(f"Dimension out of range (expected to be in range of [{-last}, {last - 1}], but got {dim})")
+    return dim % last
 
 
-def _like(x: Tensor) -> Tensor:
-    """An empty tensor like `x`, with its strides where they have no gaps: `torch.empty_like` is a Python reference on meta."""
-    if x.is_contiguous() or sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1 != x.numel():
-        return x.new_empty(x.shape)
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
-
-
-def _like_factory(
-    x: Tensor, *_fill: Any, dtype: Any = None, memory_format: Any = None, device: Any = None, **_kwargs: Any
-) -> Tensor | None:
-    plain = dtype in (None, x.dtype) and memory_format in (None, torch.preserve_format) and (device is None or device == x.device)
-    return _like(x) if plain else None
-
-
-def _masked_fill(x: Tensor, mask: Tensor, _value: Any) -> Tensor | None:
-    shape = broadcast(x.shape, mask.shape)
-    return x.new_empty(shape) if mask.dtype == torch.bool else None
-
-
-def _where(condition: Tensor, a: Any = None, b: Any = None) -> Tensor | None:
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.dtype != b.dtype or condition.dtype != torch.bool:
-        return None
-    return a.new_empty(broadcast(condition.shape, a.shape, b.shape))
-
-
-def _index(x: Tensor, indices: Any) -> Tensor | None:
-    """Integer positions in one run of dimensions, as in `table[index]` and `x[:, index]`."""
-    places = [place for place, index in enumerate(indices) if index is not None]
-    if not places or places[-1] - places[0] + 1 != len(places) or any(indices[p].dtype not in (torch.int64, torch.int32) for p in places):
-        return None
-    picked = broadcast(*(indices[place].shape for place in places))
-    return x.new_empty((*x.shape[: places[0]], *picked, *x.shape[places[-1] + 1 :]))
-
-
-def _comparison(*args: Any, **kwargs: Any) -> Tensor | None:
-    tensors = _tensors(args)
-    if not tensors or kwargs:
-        return None
-    return tensors[0].new_empty(broadcast(*(tensor.shape for tensor in tensors)), dtype=torch.bool)
-
-
-def _bitwise(*args: Any) -> Tensor | None:
-    tensors = _tensors(args)
-    if not tensors or len(tensors) != len(args) or any(tensor.dtype != tensors[0].dtype for tensor in tensors):
-        return None
-    return tensors[0].new_empty(broadcast(*(tensor.shape for tensor in tensors)))
-
-
-def _in_place(*args: Any, **_kwargs: Any) -> Tensor | None:
-    tensors = _tensors(args)
-    if not tensors or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
-        return None
-    shape = args[0].shape
-    if any(other.shape != shape and broadcast(shape, other.shape) != shape for other in tensors):
-        return None
-    return args[0]
+# -- convolution and norms -----------------------------------------------------------------------------------------------------------
 
 
 def _convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, transposed: bool, extra: Any, groups: int
 ) -> Tensor | None:
     dims = weight.dim() - 2
-    if dims < 1 or x.dim() != weight.dim() or x.dtype != weight.dtype or x.numel() == 0 or (bias is not None and bias.dtype != x.dtype):
+    if dims < 1 or x.dim() != weight.dim():
+        raise Misfit(f"expected {weight.dim()}-dimensional input for weight {tuple(weight.shape)}, but got input {tuple(x.shape)}")
+    stride, padding, dilation, extra = (_numbers(value, dims) for value in (stride, padding, dilation, extra))
+    _check_convolution(x, weight, bias, groups, weight.shape[1] * groups if transposed else weight.shape[0], transposed)
+    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(extra) < 0:
+        raise Misfit("stride and dilation must be positive, padding and output padding not negative")
+    if 0 in x.shape or 0 in weight.shape:
         return None
-    if x.shape[1] != (weight.shape[0] if transposed else weight.shape[1] * groups) or weight.shape[0] % groups:
-        return None
-    stride, padding, dilation = (list(value) * dims if len(value) == 1 else value for value in (stride, padding, dilation))
-    kernel = [dilation[i] * (weight.shape[i + 2] - 1) for i in range(dims)]
+    kernel = [dilation[i] * (weight.shape[i + 2] - 1) + 1 for i in range(dims)]
     if transposed:
-        extra = list(output_padding) * dims if len(output_padding) == 1 else output_padding
-        size = [(x.shape[i + 2] - 1) * stride[i] - 2 * padding[i] + kernel[i] + extra[i] + 1 for i in range(dims)]
+        if any(extra[i] >= max(stride[i], dilation[i]) for i in range(dims)):
+            raise Misfit(f"output padding must be smaller than either stride or dilation, but got {extra}, {stride} and {dilation}")
+        size = [(x.shape[i + 2] - 1) * stride[i] - 2 * padding[i] + kernel[i] + extra[i] for i in range(dims)]
     else:
-        size = [(x.shape[i + 2] + 2 * padding[i] - kernel[i] - 1) // stride[i] + 1 for i in range(dims)]
+        size = [(x.shape[i + 2] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in range(dims)]
     if min(size) < 1:
         return None
-    return x.new_empty((x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *size))
+    channels_last = any(_memory_format(t) != torch.contiguous_format for t in (x, weight))
+    layout = (torch.channels_last if dims == 2 else torch.channels_last_3d) if channels_last else None
+    return _empty(x, (x.shape[0], weight.shape[1] * groups if transposed else weight.shape[0], *size), layout=layout)
+
+
+def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, channels: int, transposed: bool) -> None:
+    if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
+        raise Misfit(f"weight {tuple(weight.shape)} cannot be divided into {groups} groups")
+    expected = weight.shape[0] if transposed else weight.shape[1] * groups
+    if x.shape[1] != expected:
+        raise Misfit(f"expected input {tuple(x.shape)} to have {expected} channels, but got {x.shape[1]} channels instead")
+    if bias is not None and tuple(bias.shape) != (channels,):
+        raise Misfit(f"expected bias to be 1-dimensional with {channels} elements, but got bias of size {tuple(bias.shape)}")
+    if any(other is not None and other.dtype != x.dtype for other in (weight, bias)):
+        raise Misfit(f"input type ({x.dtype}) and weight type ({weight.dtype}) or bias type should be the same")
+
+
+def _check_affine(x: Tensor, *weights: Tensor | None) -> None:
+    """Weights of one dtype: the input's, or float32 beside an input of half precision."""
+    kinds = {weight.dtype for weight in weights if weight is not None}
+    if kinds not in (set(), {x.dtype}) and not (x.dtype in _LOW_PRECISION and kinds == {torch.float32}):
+        raise Misfit(f"expected weight and bias of type {x.dtype}, but found {', '.join(sorted(map(str, kinds)))}")
 
 
 def _batch_norm(
@@ -192,57 +112,158 @@ def _batch_norm(
     """Result, batch mean and inverse deviation; in eval mode the CPU keeps none of the two."""
     if x.dim() < 2 or any(tensor is not None and tensor.shape != (x.shape[1],) for tensor in (weight, bias, mean, var)):
         return None
+    _check_affine(x, weight, bias, mean, var)
+    if not x.is_floating_point():
+        return None
     kept = (x.shape[1] if training else 0,)
-    like = x if weight is None else weight
-    return _like(x), like.new_empty(kept), like.new_empty(kept)
+    like = next((tensor for tensor in (weight, bias, mean, var) if tensor is not None), x)
+    return _empty(x, x.shape, layout=_memory_format(x)), _empty(like, kept), _empty(like, kept)
 
 
 def _layer_norm(
     x: Tensor, normalized: Any, weight: Tensor | None, bias: Tensor | None, _eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    dims = len(normalized)
-    if tuple(x.shape[x.dim() - dims :]) != tuple(normalized) or (weight is not None and weight.shape != tuple(normalized)):
+    dims, shape = len(normalized), tuple(normalized)
+    if not dims or tuple(x.shape[x.dim() - dims :]) != shape or any(w is not None and tuple(w.shape) != shape for w in (weight, bias)):
+        raise Misfit(f"expected an input of shape (*, {', '.join(map(str, shape))}) and weights of shape {shape}, but got {tuple(x.shape)}")
+    _check_affine(x, weight, bias)
+    if not x.is_floating_point():
         return None
     kept = (*x.shape[: x.dim() - dims], *(1,) * dims)
-    return x.new_empty(x.shape), *(x.new_empty(kept, dtype=_accumulator(x)) for _ in range(2))  # type: ignore[return-value]
+    return _empty(x, x.shape), _empty(x, kept, _accumulator(x)), _empty(x, kept, _accumulator(x))
 
 
 def _group_norm(
-    x: Tensor, weight: Tensor | None, _bias: Tensor | None, batch: int, channels: int, _pixels: int, groups: int, _eps: float
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, batch: int, channels: int, pixels: int, groups: int, _eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    if weight is not None and weight.numel() != channels:
+    if any(tensor is not None and tuple(tensor.shape) != (channels,) for tensor in (weight, bias)):
+        raise Misfit(f"expected weight and bias to be vectors of size equal to the number of channels, {channels}")
+    if groups < 1 or channels % groups:
+        raise Misfit(f"expected number of channels in input to be divisible by num_groups, but got {channels} channels and {groups} groups")
+    _check_affine(x, weight, bias)
+    if not x.is_floating_point() or x.numel() != batch * channels * pixels or 0 in x.shape[1:]:
         return None
-    return _like(x), *(x.new_empty((batch, groups), dtype=_accumulator(x)) for _ in range(2))  # type: ignore[return-value]
+    kept = (batch, groups)
+    return _empty(x, x.shape, layout=_memory_format(x)), _empty(x, kept, _accumulator(x)), _empty(x, kept, _accumulator(x))
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    """The dtype of kept statistics, as GPUs have it: half precision models run there."""
+    return torch.float32 if x.dtype in _LOW_PRECISION else x.dtype
+
+
+# -- matrix products -----------------------------------------------------------------------------------------------------------------
 
 
 def _mm(a: Tensor, b: Tensor) -> Tensor | None:
-    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0] or a.dtype != b.dtype:
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0]:
         return None
-    return a.new_empty((a.shape[0], b.shape[1]))
+    _check_dtypes(a, b)
+    return _empty(a, (a.shape[0], b.shape[1]))
 
 
 def _bmm(a: Tensor, b: Tensor) -> Tensor | None:
-    if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1] or a.dtype != b.dtype:
+    if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         return None
-    return a.new_empty((a.shape[0], a.shape[1], b.shape[2]))
+    _check_dtypes(a, b)
+    return _empty(a, (a.shape[0], a.shape[1], b.shape[2]))
+
+
+def _check_dtypes(*tensors: Tensor) -> None:
+    if any(tensor.dtype != tensors[0].dtype for tensor in tensors):
+        raise Misfit(f"expected matrices of the same dtype, but got {', '.join(str(tensor.dtype) for tensor in tensors)}")
 
 
 def _plus(product: Kernel) -> Kernel:
     def added(bias: Tensor, a: Tensor, b: Tensor, **_kwargs: Any) -> Tensor | None:
         out: Tensor | None = product(a, b)
-        fits = out is not None and bias.dtype == a.dtype and bias.dim() <= out.dim()
-        return out if fits and all(s in (1, t) for s, t in zip(reversed(bias.shape), reversed(out.shape), strict=False)) else None  # type: ignore[union-attr]
+        if out is None:
+            return None
+        _check_dtypes(bias, a)
+        if bias.dim() > out.dim() or any(s not in (1, t) for s, t in zip(reversed(bias.shape), reversed(out.shape), strict=False)):
+            raise Misfit(f"the expanded size {tuple(out.shape)} must match the size of the tensor that is added, {tuple(bias.shape)}")
+        return out
 
     return added
 
 
+# -- pooling and resizing ------------------------------------------------------------------------------------------------------------
+
+
+def _max_pool2d(
+    x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    if x.dim() not in (3, 4) or 0 in x.shape[-3:]:
+        return None
+    kernel, padding, dilation = (_numbers(value, 2) for value in (kernel, padding, dilation))
+    stride = _numbers(stride, 2) if stride not in ((), []) else kernel
+    wide = [dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
+    if min(*kernel, *stride, *dilation) < 1 or any(not 0 <= padding[i] <= kernel[i] // 2 for i in range(2)):
+        raise Misfit("kernel size, stride and dilation must be positive, and padding at most half of the kernel size")
+    size = []
+    for i in range(2):
+        rest = x.shape[i - 2] + 2 * padding[i] - wide[i]
+        places = (rest + (stride[i] - 1 if ceil_mode else 0)) // stride[i] + 1
+        outside = ceil_mode and (places - 1) * stride[i] >= x.shape[i - 2] + padding[i]  # a window that would see padding only
+        size.append(places - outside)
+    if min(size) < 1:
+        return None
+    shape, layout = (*x.shape[:-2], *size), _memory_format(x)
+    return _empty(x, shape, layout=layout), _empty(x, shape, torch.int64, layout=layout)
+
+
+def _adaptive_avg_pool2d(x: Tensor, size: Any) -> Tensor | None:
+    if len(size) != 2:
+        raise Misfit(f"adaptive_avg_pool2d: output_size must be 2, but got {list(size)}")
+    if 0 in x.shape[-2:]:
+        raise Misfit(f"adaptive_avg_pool2d(): Expected input to have non-zero size for non-batch dimensions, but got {tuple(x.shape)}")
+    fits = x.dim() in (3, 4) and 0 not in x.shape and min(size) > 0
+    return _empty(x, (*x.shape[:-2], *size), layout=_memory_format(x)) if fits else None
+
+
+def _upsample(dims: int) -> Kernel:
+    def resized(x: Tensor, size: Any, *_args: Any, **_kwargs: Any) -> Tensor | None:
+        if not isinstance(size, (list, tuple)):
+            return None
+        if len(size) != dims or x.dim() != dims + 2 or 0 in x.shape[1:] or min(size) < 1:
+            raise Misfit(
+                f"expected a non-empty input with {dims + 2} dimensions and {dims} sizes, but got {tuple(x.shape)} and {list(size)}"
+            )
+        return _empty(x, (*x.shape[:2], *size), layout=_memory_format(x)) if x.is_floating_point() else None
+
+    return resized
+
+
+# -- reductions ----------------------------------------------------------------------------------------------------------------------
+
+
+def _reduction(x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor | None:
+    if kwargs or not x.is_floating_point() or x.numel() == 0 or not isinstance(dim, (list, tuple, int, type(None))):
+        return None
+    given = [dim] if isinstance(dim, int) else dim or range(x.dim())
+    gone = {_check_dim(d, x.dim()) for d in given}
+    if len(gone) < len(given):
+        raise Misfit(f"a dimension appears multiple times in the list of dims {dim}")
+    return _empty(x, [1 if d in gone else size for d, size in enumerate(x.shape) if keepdim or d not in gone])
+
+
+def _vector_norm(x: Tensor, _order: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor | None:
+    return _reduction(x, dim, keepdim) if dtype is None else None
+
+
+def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor | None:
+    _check_dim(dim, x.dim())
+    return None if half_to_float or not x.is_floating_point() else _empty(x, x.shape)
+
+
+# -- moving elements -----------------------------------------------------------------------------------------------------------------
+
+
 def _cat(tensors: Any, dim: int = 0) -> Tensor | None:
+    if not tensors:
+        return None
     first = tensors[0]
-    dims = first.dim()
+    dims, formats = first.dim(), {_memory_format(other) for other in tensors}
     dim = dim + dims if dim < 0 else dim
     if not 0 <= dim < dims:
         return None
@@ -252,76 +273,93 @@ def _cat(tensors: Any, dim: int = 0) -> Tensor | None:
         if other.dim() != dims or other.dtype != first.dtype or rest[:dim] + rest[dim + 1 :] != shape[:dim] + shape[dim + 1 :]:
             return None
         shape[dim] += rest[dim]
-    return torch.empty(shape, dtype=first.dtype, device=first.device)
-
-
-def _max_pool2d(
-    x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
-) -> tuple[Tensor, Tensor] | None:
-    if x.dim() not in (3, 4) or ceil_mode or x.numel() == 0:
-        return None
-    kernel, padding, dilation = (_pair(value) for value in (kernel, padding, dilation))
-    stride = _pair(stride) if stride else kernel
-    size = [(x.shape[i - 2] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
-    if min(size) < 1 or any(2 * padding[i] > kernel[i] for i in range(2)):
-        return None
-    shape = (*x.shape[:-2], *size)
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * 2 if len(values) == 1 else values
-
-
-def _adaptive_avg_pool2d(x: Tensor, size: Any) -> Tensor | None:
-    return x.new_empty((*x.shape[:-2], *size)) if x.dim() in (3, 4) and x.numel() and prod(size) else None
-
-
-def _reduction(x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Tensor | None:
-    if kwargs or not x.is_floating_point() or x.numel() == 0 or not isinstance(dim, (list, tuple, int, type(None))):
-        return None
-    dims = range(x.dim()) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
-    if any(not -x.dim() <= d < x.dim() for d in dims):
-        return None
-    gone = {d % x.dim() for d in dims}
-    return x.new_empty([1 if d in gone else size for d, size in enumerate(x.shape) if keepdim or d not in gone])
-
-
-def _upsample(x: Tensor, size: Any, *_args: Any, **_kwargs: Any) -> Tensor | None:
-    if not isinstance(size, (list, tuple)) or x.dim() != len(size) + 2 or x.numel() == 0 or min(size) < 1:
-        return None
-    return x.new_empty((*x.shape[:2], *size))
+    return _empty(first, shape, layout=formats.pop() if len(formats) == 1 else None)
 
 
 def _stack(tensors: Any, dim: int = 0) -> Tensor | None:
-    first = tensors[0]
-    if any(other.shape != first.shape or other.dtype != first.dtype for other in tensors) or not -first.dim() - 1 <= dim <= first.dim():
+    first = tensors[0] if tensors else None
+    if first is None or any(other.shape != first.shape or other.dtype != first.dtype for other in tensors):
+        return None
+    if not -first.dim() - 1 <= dim <= first.dim() or not all(other.is_contiguous() for other in tensors):
         return None
     shape = list(first.shape)
     shape.insert(dim % (first.dim() + 1), len(tensors))
-    return torch.empty(shape, dtype=first.dtype, device=first.device)
+    return _empty(first, shape)
 
 
-def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor | None:
-    return None if half_to_float or not -x.dim() <= dim < max(x.dim(), 1) else x.new_empty(x.shape)
+def _roll(x: Tensor, shifts: Any, dims: Any = ()) -> Tensor | None:
+    if not shifts or (len(shifts) != len(dims) and not (len(shifts) == 1 and not dims)):
+        raise Misfit(f"shifts and dimensions must align, but got shifts {list(shifts)} and dims {list(dims)}")
+    for dim in dims if x.numel() else ():
+        if x.dim() == 0:
+            raise Misfit(f"Dimension specified as {dim} but tensor has no dimensions")
+        _check_dim(dim, x.dim())
+    return _empty(x, x.shape, layout=_memory_format(x) if dims else None)
+
+
+def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor | None:
+    _check_mask(mask, value)
+    if not x.is_floating_point() or (isinstance(value, Tensor) and value.is_complex()):
+        return None
+    return _empty(x, broadcast(x.shape, mask.shape))
+
+
+def _masked_fill_in_place(_x: Tensor, mask: Tensor, value: Any) -> None:
+    _check_mask(mask, value)
+
+
+def _check_mask(mask: Tensor, value: Any) -> None:
+    if mask.dtype != torch.bool:
+        raise Misfit(f"masked_fill only supports boolean masks, but got mask with dtype {mask.dtype}")
+    if isinstance(value, Tensor) and value.dim():
+        raise Misfit(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value.dim()} dimension(s)")
+
+
+def _where(condition: Tensor, a: Any = None, b: Any = None) -> Tensor | None:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or condition.dtype not in (torch.bool, torch.uint8):
+        return None
+    return laid_out(torch.result_type(a, b), condition, a, b)
+
+
+def _index(x: Tensor, indices: Any) -> Tensor | None:
+    """Integer positions in one run of dimensions, as in `table[index]` and `x[:, index]`."""
+    places = [place for place, index in enumerate(indices) if index is not None]
+    if len(indices) > x.dim():
+        raise Misfit(f"too many indices for tensor of dimension {x.dim()} (got {len(indices)})")
+    if not places or places[-1] - places[0] + 1 != len(places) or any(indices[p].dtype not in (torch.int64, torch.int32) for p in places):
+        return None
+    picked = broadcast(*(indices[place].shape for place in places))
+    if prod(picked) and any(x.shape[place] == 0 for place in places):
+        raise Misfit("index is out of bounds for dimension with size 0")
+    before, after = places[0], places[-1] + 1
+    shape = (*x.shape[:before], *picked, *x.shape[after:])
+    if x.is_contiguous() and all(indices[place].is_contiguous() for place in places):
+        return _empty(x, shape)
+    zeros = [0] * (x.dim() - after)
+    strides = [[*x.stride()[:before], *[0] * len(picked), *x.stride()[after:]]]
+    strides += [[*[0] * before, *indices[place].expand(picked).stride(), *zeros] for place in places]
+    return torch.empty_strided(shape, dense_strides(shape, strides), dtype=x.dtype, device="meta")
 
 
 def _embedding(weight: Tensor, ids: Tensor, *_rest: Any) -> Tensor | None:
-    return weight.new_empty((*ids.shape, weight.shape[1])) if weight.dim() == 2 else None
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise Misfit(f"expected tensor for argument 'indices' to have one of the following scalar types: Long, Int; but got {ids.dtype}")
+    if weight.dim() != 2:
+        return None
+    if ids.numel() and not weight.shape[0]:
+        raise Misfit("index out of range: the embedding has no rows")
+    return _empty(weight, (*ids.shape, weight.shape[1]))
+
+
+def _like_factory(
+    x: Tensor, *_fill: Any, dtype: Any = None, memory_format: Any = None, device: Any = None, **_kwargs: Any
+) -> Tensor | None:
+    plain = dtype in (None, x.dtype) and memory_format in (None, torch.preserve_format) and (device is None or device == x.device)
+    return laid_out(x.dtype, x) if plain else None
 
 
 _KERNELS: dict[str, Kernel] = {
-    "mean": _reduction,
-    "sum": _reduction,
-    "stack": _stack,
-    "_softmax": _softmax,
-    "_log_softmax": _softmax,
-    "embedding": _embedding,
-    **dict.fromkeys(
-        ("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d"), _upsample
-    ),
-    **dict.fromkeys(("upsample_linear1d", "upsample_trilinear3d"), _upsample),
+    **pooling.KERNELS,
     "convolution": _convolution,
     "native_batch_norm": _batch_norm,
     "native_layer_norm": _layer_norm,
@@ -330,12 +368,23 @@ _KERNELS: dict[str, Kernel] = {
     "bmm": _bmm,
     "addmm": _plus(_mm),
     "baddbmm": _plus(_bmm),
-    "cat": _cat,
-    "roll": lambda x, *_args, **_kwargs: x.new_empty(x.shape),
-    "masked_fill": _masked_fill,
-    "where": _where,
-    "index": _index,
-    **dict.fromkeys(("empty_like", "zeros_like", "ones_like", "full_like"), _like_factory),
     "max_pool2d_with_indices": _max_pool2d,
     "_adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    **dict.fromkeys(("upsample_nearest1d", "upsample_linear1d"), _upsample(1)),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), _upsample(2)),
+    **dict.fromkeys(("upsample_nearest3d", "upsample_trilinear3d"), _upsample(3)),
+    "mean": _reduction,
+    "sum": _reduction,
+    "linalg_vector_norm": _vector_norm,
+    "_softmax": _softmax,
+    "_log_softmax": _softmax,
+    "cat": _cat,
+    "stack": _stack,
+    "roll": _roll,
+    "masked_fill": _masked_fill,
+    "masked_fill_": _masked_fill_in_place,
+    "where": _where,
+    "index": _index,
+    "embedding": _embedding,
+    **dict.fromkeys(("empty_like", "zeros_like", "ones_like", "full_like"), _like_factory),
 }

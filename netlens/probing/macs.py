@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netlens.probing.kernels import broadcast
+from netlens.probing.pointwise import broadcast
 
 Formula = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
 
@@ -88,8 +88,19 @@ def _fused_rnn(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: Any) -> int
 
 
 def _grouped_mm(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Any) -> int:
-    """Each row meets one group's matrix (mixture of experts): contraction length x result."""
-    return int(out.numel() * args[0].shape[-1])
+    """Each row meets one group's matrix (mixture of experts): contraction length x result. Groups of two flat matrices share out the length."""
+    a, b = args[0], args[1]
+    return int((out.numel() if a.dim() + b.dim() > 4 else a.shape[0] * b.shape[1]) * a.shape[-1])
+
+
+def _quantized_convolution(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Any) -> int:
+    """Weights are packed for the kernel, and unpacked to be looked at."""
+    weight = args[1].unpack()[0]
+    return int(out.numel() // weight.shape[0] * weight.numel())
+
+
+def _quantized_linear(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: Any) -> int:
+    return int(args[0].numel() * args[1].unpack()[0].shape[0])
 
 
 _FORMULAS: dict[str, Formula] = {
@@ -109,6 +120,8 @@ _FORMULAS: dict[str, Formula] = {
     "aten.convolution": _convolution,
     "aten._convolution": _convolution,
     "aten.convolution_overrideable": _convolution,
+    **{f"quantized.conv{dims}d{relu}": _quantized_convolution for dims in (1, 2, 3) for relu in ("", "_relu")},
+    **{f"quantized.linear{kind}": _quantized_linear for kind in ("", "_relu", "_dynamic", "_relu_dynamic")},
     "torchvision.deform_conv2d": _deformable_convolution,
     "aten._trilinear": _trilinear,
     "aten._cdist_forward": _pairwise_distance,
@@ -162,9 +175,14 @@ _FREE = frozenset(
     _upsample_lanczos2d_aa nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy
     multi_margin_loss multilabel_margin_loss_forward soft_margin_loss _ctc_loss _linalg_check_errors fft_fftfreq fft_rfftfreq
     fft_fftshift fft_ifftshift hann_window hamming_window hash_tensor nms roi_align roi_pool ps_roi_align ps_roi_pool
+    quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize int_repr quantized_max_pool2d
+    quantized_batch_norm
     """.split()  # noqa: SIM905 - a list of 250 literals would be 250 lines
 )
 _FREE_NAMESPACES = frozenset({"aten", "torchvision", "prim", "prims"})
+_FREE_QUANTIZED = re.compile(
+    r"quantized\.(add|mul|cat|clamp|relu6?|leaky_relu|hardswish|sigmoid|softmax|batch_norm\dd|\w+_norm)(_relu|_out|_scalar)*"
+)
 _MULTIPLIES = re.compile(
     r"mm|mat|conv|linear|fft|linalg|svd|qr|chol|lu_|inverse|solve|eig|attention|rnn|lstm|gru|einsum|dot|dist|quantized"
 )
@@ -182,7 +200,7 @@ def is_free(name: str, operator: Any) -> bool:
     namespace, _, base = name.partition(".")
     if torch.Tag.pointwise in getattr(operator, "tags", ()) or _is_view(operator):
         return True
-    return namespace in _FREE_NAMESPACES and (base in _FREE or base.rstrip("_") in _FREE)
+    return (namespace in _FREE_NAMESPACES and (base in _FREE or base.rstrip("_") in _FREE)) or _FREE_QUANTIZED.fullmatch(name) is not None
 
 
 def multiplies(name: str) -> bool:

@@ -8,7 +8,7 @@ what the forward makes itself, stay real; where the two meet, a `MixedMeta` mode
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import ref
@@ -16,10 +16,11 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from netlens.probing.kernels import broadcast, kernel_of
+from netlens.probing.kernels import kernel_of
+from netlens.probing.pointwise import Misfit, broadcast
 
 META = torch.device("meta")
 # Real tensors above this many elements are made on meta after all: nobody reads their values one by one, and a 128k x 128k causal mask
@@ -27,28 +28,41 @@ META = torch.device("meta")
 LARGE = 1 << 24
 _LARGE_FLOAT_IN_CONSTRUCTOR = 1 << 20
 
+_DEEPEST = 4  # containers in containers in attributes that are searched for tensors
 _MISSING = object()
 _RANDOM = frozenset({"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "log_normal_", "geometric_"})
 _FACTORIES = frozenset(
     {"empty", "zeros", "ones", "full", "arange", "randint", "randperm", "scalar_tensor", "tril_indices", "triu_indices", "eye"}
     | {"new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like", "full_like", "linspace", "rand", "randn"}
 )
+# Operators (x, dim, index, ...) that read or write `x` at positions along `dim`.
+_PLACED_ALONG = frozenset({"index_select", "index_add", "index_copy", "index_fill", "gather", "scatter", "scatter_add", "scatter_reduce"})
+
+
+_FROM_TEMPLATE = frozenset(
+    getattr(torch.ops.aten, name).default for name in ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+)
 
 
 def stand_in(tensor: Tensor) -> Tensor:
-    """Return a meta tensor of the same shape, strides and dtype; a parameter stays a parameter."""
+    """Return a meta tensor of the same shape, strides and dtype; a parameter stays a parameter, and a lazy one lazy."""
+    if is_lazy(tensor):
+        return type(tensor)(requires_grad=tensor.requires_grad, device=META, dtype=tensor.dtype)  # type: ignore[call-arg]
     meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
     if isinstance(tensor, nn.Parameter):
         parameter = nn.Parameter(meta, requires_grad=tensor.requires_grad)
         parameter.__dict__.update(tensor.__dict__)
         return parameter
-    return meta
+    return meta.requires_grad_(tensor.requires_grad)
 
 
 def _becomes_meta(tensor: Tensor) -> bool:
     """Floating tensors of plain type; a meta one is left alone, else ties are lost (huggingface/accelerate#3668)."""
-    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_quantized
-    return plain and not tensor.is_meta and not is_lazy(tensor) and (tensor.is_floating_point() or tensor.is_complex())
+    if type(tensor) in (UninitializedParameter, UninitializedBuffer):
+        return tensor.device != META
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_meta:
+        return False
+    return tensor.layout == torch.strided and not tensor.is_quantized and (tensor.is_floating_point() or tensor.is_complex())
 
 
 @contextmanager
@@ -76,21 +90,55 @@ def built_on_meta() -> Iterator[None]:
         yield
 
 
+class NotCopied(Exception):
+    """No copy of a model can be made; the message says why."""
+
+
 def skeleton(model: nn.Module) -> nn.Module:
     """Return a copy of `model` whose weights are on the meta device, with its ties; `model` is not touched.
 
-    `model.to("meta")` would untie shared parameters and change the user's object. Compiled wrappers are taken off.
+    `model.to("meta")` would untie shared parameters and change the user's object. Compiled wrappers are taken off. An attribute that
+    cannot be copied (a lock, an open file) is the same object in both.
 
     Raises:
-        whatever `copy.deepcopy` raises on an attribute that cannot be copied.
+        NotCopied: the model forbids it, or is nested too deeply.
     """
     memo: dict[int, Any] = {}
     for module in model.modules():
         for value in _tensors_of(module):
-            if id(value) not in memo and _becomes_meta(value.detach() if not isinstance(value, nn.Parameter) else value):
+            if id(value) not in memo and _becomes_meta(value):
                 memo[id(value)] = stand_in(value)
     # deepcopy looks memo entries up by id, so the originals must stay alive: `model` holds them.
-    return _uncompiled(copy.deepcopy(_orig_mod(model), memo))
+    model = _orig_mod(model)
+    try:
+        return uncompiled(copy.deepcopy(model, dict(memo)))
+    except Exception:
+        memo.update(_not_copied(model, memo))
+    try:
+        return uncompiled(copy.deepcopy(model, memo))
+    except Exception as error:
+        raise NotCopied(f"a copy of the model cannot be made ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+def _not_copied(model: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """The attributes of modules that `copy.deepcopy` refuses, by id."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_buffers", "_modules") or isinstance(value, nn.Module) or id(value) in found:
+                continue
+            try:
+                copy.deepcopy(value, {**memo, **found})
+            except Exception:
+                found[id(value)] = value
+    return found
+
+
+def lazy_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of a model of lazy modules, to run in its place: they get their shapes once and for all in the first run."""
+    buffers = [buffer for buffer in model.buffers() if type(buffer) is UninitializedBuffer]
+    memo = {id(b): type(b)(requires_grad=False, device=b.device, dtype=b.dtype) for b in buffers}  # type: ignore[call-arg]
+    return copy.deepcopy(model, memo)
 
 
 def _orig_mod(module: nn.Module) -> nn.Module:
@@ -98,7 +146,9 @@ def _orig_mod(module: nn.Module) -> nn.Module:
     return module._orig_mod if type(module).__name__ == "OptimizedModule" else module  # type: ignore[return-value]
 
 
-def _uncompiled(model: nn.Module) -> nn.Module:
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Take every `torch.compile` wrapper out of `model`, which is changed: a wrapper calls its module where nobody sees it."""
+    model = _orig_mod(model)
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is not None:
@@ -107,12 +157,14 @@ def _uncompiled(model: nn.Module) -> nn.Module:
 
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers, and tensors in plain attributes (pruning keeps `weight` there), one container deep."""
-    for value in vars(module).values():
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
-        for item in inner:
-            if isinstance(item, Tensor):
-                yield item
+    """Parameters, buffers, and tensors in plain attributes (pruning keeps `weight` there) and in containers there."""
+    pending: list[tuple[Any, int]] = [(value, 0) for value in vars(module).values()]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (dict, list, tuple)) and depth < _DEEPEST:
+            pending += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
 
 
 class MixedMeta(TorchDispatchMode):
@@ -137,6 +189,8 @@ class MixedMeta(TorchDispatchMode):
             if _moves_only(func, args, kwargs):
                 return args[0].detach()  # on the real device it would be there already: `x.to(weight.device)` makes no copy
             kwargs = self._placed(func, args, kwargs, device)
+        elif func in _FROM_TEMPLATE and args[0].is_meta:  # `x.new_ones(2, 3, dtype=torch.bool)`: its values do not depend on x
+            kwargs = self._placed(func, args, kwargs, META)
         meta, real = _kinds(args, kwargs)
         if not meta:
             return func(*args, **kwargs)
@@ -149,6 +203,8 @@ class MixedMeta(TorchDispatchMode):
         if kernel is not None:
             try:
                 result = kernel(*args, **kwargs)
+            except Misfit:
+                raise
             except (RuntimeError, TypeError):  # shapes that do not fit, or a signature of another torch: let torch say it
                 result = None
             if result is not None:
@@ -166,14 +222,18 @@ class MixedMeta(TorchDispatchMode):
             dtype = kwargs.get("dtype") or first.dtype
             if to_meta and not first.is_meta and not (dtype.is_floating_point or dtype.is_complex):
                 return {**kwargs, "device": first.device}
-        elif base in _FACTORIES and to_meta and not _makes_floats(base, args, kwargs, first) and _elements(args, first) < LARGE:
+        elif base in _FACTORIES and to_meta and _is_readable(base, args, kwargs, first):
             return {**kwargs, "device": torch.device("cpu")}
         return kwargs
 
     def _mixed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         base = func._schema.name.partition("::")[2]
         if base in ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index"):
-            args = (args[0], _positions(args[1]), *args[2:])
+            args = (args[0], _positions(args[0].shape, args[1]), *args[2:])
+        elif base.rstrip("_") in _PLACED_ALONG and args[0].dim():
+            _check_places(args[2], 0, args[0].shape[args[1]])
+        elif base in ("nll_loss_forward", "nll_loss2d_forward") and not args[1].is_meta:
+            _check_places(args[1][args[1] != args[4]], 0, args[0].shape[-1 if args[0].dim() == 1 else 1])
         elif base == "_pack_padded_sequence" and not args[1].is_meta:
             return _pack_padded_sequence(*args)
         elif base == "repeat_interleave":
@@ -270,6 +330,11 @@ def _makes_floats(base: str, args: tuple[Any, ...], kwargs: dict[str, Any], like
     return True
 
 
+def _is_readable(base: str, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor | None) -> bool:
+    """Tell whether a forward pass may ask for the values of what it makes: integers, and masks of ones (`mask.all()`), where not huge."""
+    return (base == "ones" or not _makes_floats(base, args, kwargs, like)) and _elements(args, like) < LARGE
+
+
 def _elements(args: tuple[Any, ...], like: Tensor | None) -> int:
     """How many elements a factory makes: from its size, its template, or its end."""
     size = next((value for value in args if isinstance(value, (list, tuple))), None)
@@ -283,13 +348,18 @@ def _elements(args: tuple[Any, ...], like: Tensor | None) -> int:
     return max((int(abs(value)) for value in args if isinstance(value, (int, float))), default=1)
 
 
-def _positions(indices: Any) -> list[Any]:
+def _positions(shape: Sequence[int], indices: Any) -> list[Any]:
     """Turn boolean masks into the positions they select: a mask's size is known, what it selects is not, on meta."""
     found: list[Any] = []
     for index in indices:
         if isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) and not index.is_meta:
+            masked = shape[len(found) : len(found) + index.dim()]
+            if tuple(index.shape) != tuple(masked):
+                raise IndexError(f"the shape of the mask {list(index.shape)} does not match the indexed dimensions {list(masked)}")
             found.extend(index.nonzero().unbind(1))
         else:
+            if isinstance(index, Tensor) and len(found) < len(shape):
+                _check_places(index, -shape[len(found)], shape[len(found)])
             found.append(index)
     return found
 
@@ -298,11 +368,24 @@ def _pack_padded_sequence(x: Tensor, lengths: Tensor, batch_first: bool) -> tupl
     """What `pack_padded_sequence` returns: data (sum of lengths, *) on meta, and the real batch size of every step."""
     if int(lengths.min()) <= 0:
         raise RuntimeError("Length of all samples has to be greater than 0")
+    if len(lengths) != x.shape[0 if batch_first else 1]:
+        raise RuntimeError(f"{len(lengths)} lengths are given for the padded input {tuple(x.shape)}")
+    if bool((lengths[1:] > lengths[:-1]).any()):
+        raise RuntimeError("lengths must be sorted in decreasing order; pass enforce_sorted=False where they are not")
     longest = int(lengths.max())
     if longest > x.shape[1 if batch_first else 0]:
         raise RuntimeError(f"a length of {longest} is longer than the padded input {tuple(x.shape)}")
     batch_sizes = (lengths.unsqueeze(0) > torch.arange(longest).unsqueeze(1)).sum(1)
     return x.new_empty((int(lengths.sum()), *x.shape[2:])), batch_sizes
+
+
+def _check_places(index: Tensor, least: int, size: int) -> None:
+    """Raise as real indexing does: on meta a position past the end would pass silently."""
+    if index.is_meta or not index.numel() or index.dtype not in (torch.int64, torch.int32):
+        return
+    lowest, highest = int(index.min()), int(index.max())
+    if lowest < least or highest >= size:
+        raise IndexError(f"index {highest if highest >= size else lowest} is out of bounds for dimension with size {size}")
 
 
 def _check_ids(weight: Tensor, ids: Tensor) -> None:

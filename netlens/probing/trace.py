@@ -90,6 +90,7 @@ class Observer(MixedMeta):
     # -- operators ---------------------------------------------------------------------------------------------------------------
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operator and book it on the innermost module."""
         if torch.is_inference_mode_enabled():  # composite operators arrive whole: `aten.linear`, `aten.conv2d`
             with self:
                 parts = func.decompose(*args, **kwargs)
@@ -189,12 +190,20 @@ class Observer(MixedMeta):
         return result
 
     def _stopped(self, error: BaseException, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        known = self.stop.error if self.stop is not None else None
-        if known is not None and known in (error, error.__context__, error.__cause__):
+        if self.stop is not None and self.stop.error in _chain(error):
             return  # an outer module passes on what an inner one raised
         self.stop = Stop(error, record, args, kwargs, self._last_returned)
         if self._failed_operator is not None and self._failed_operator[0] is error:
             _, self.stop.operator, self.stop.operands = self._failed_operator
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from netlens.errors import NetlensError
-from netlens.probing.explain import mismatch
+from netlens.probing.explain import is_certain, is_own_check
 from netlens.probing.leaves import leaves
-from netlens.probing.meta import META, built_on_meta, skeleton
+from netlens.probing.meta import META, NotCopied, built_on_meta, lazy_copy, skeleton, uncompiled
 from netlens.probing.trace import Observer, Shapes, observe, shapes_of
 from netlens.probing.untouched import seeded, untouched
 
@@ -52,10 +53,14 @@ def attempt(subject: Subject, device: str) -> Attempt:
     """
     if device not in ("auto", "meta"):
         return _on_device(subject, torch.device(device), why="")
-    tried = _first_that_runs(subject, _meta_model(subject), META)
+    try:
+        model = _meta_model(subject)
+    except NotCopied as error:
+        return _on_device(subject, torch.device("cpu"), why=str(error))
+    tried = _first_that_runs(subject, model, META)
     if tried.error is None or device == "meta" or _is_final(tried):
         return tried
-    why = f"the meta device cannot run it: {_brief(tried.error)}"
+    why = _brief(tried)
     refused = _too_large(tried)
     if refused:
         return Attempt(tried.model, "nothing", f"{why}; {refused}", tried.inputs, tried.input_bytes, tried.input_source, tried.notes)
@@ -67,7 +72,7 @@ def _meta_model(subject: Subject) -> nn.Module:
         return skeleton(subject.build())
     try:
         with built_on_meta():
-            return subject.build()
+            return uncompiled(subject.build())
     except NetlensError:  # perhaps only because its constructor reads values of its weights: build it for real, then empty it
         return skeleton(subject.build())
 
@@ -76,10 +81,13 @@ def _on_device(subject: Subject, device: torch.device, why: str) -> Attempt:
     with seeded(SEED):
         model = subject.build()
     if not subject.is_instance:
-        model = model.to(device)
+        model = uncompiled(model).to(device)
     else:
         device = next((p.device for p in model.parameters()), device)
-    with untouched(model):
+    is_lent = subject.is_instance
+    if is_lent and any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        model, is_lent = lazy_copy(model), False
+    with untouched(model) if is_lent else seeded(None):
         tried = _first_that_runs(subject, model, device)
     tried.why = why
     return tried
@@ -161,11 +169,13 @@ def _no_validation() -> Iterator[None]:
 
 
 def _is_final(tried: Attempt) -> bool:
-    """Tell whether the model's own code is at fault, so that no other device would help."""
+    """Tell whether the model's own code is at fault, so that no other device would help, or whether no other device can be asked."""
     if tried.error is None or tried.on != "meta":
         return True
     stop = tried.forward.stop if tried.forward else None
-    return not _meta_cannot(tried.error) and stop is not None and mismatch(stop) is not None
+    if stop is not None and is_certain(stop):
+        return True
+    return not _meta_cannot(tried.error) and ((stop is not None and is_own_check(stop)) or _too_large(tried) != "")
 
 
 def _meta_cannot(error: BaseException | None) -> bool:
@@ -173,15 +183,39 @@ def _meta_cannot(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, NotImplementedError) or "DataDependent" in type(error).__name__ or "meta" in str(error):
+        text = str(error)
+        if isinstance(error, NotImplementedError) or "DataDependent" in type(error).__name__ or "meta" in text or "unallocated" in text:
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _brief(error: BaseException) -> str:
+# Operators that turn values into shapes or Python numbers, as users know them.
+_READS = {
+    "_local_scalar_dense": ".item(), bool() or int()",
+    "index": "a boolean mask as index",
+    "index_put_": "a boolean mask as index",
+    "_unique2": "unique",
+    "unique_dim": "unique",
+    **{name: name for name in ("nonzero", "masked_select", "bincount", "allclose", "equal", "unique_consecutive", "repeat_interleave")},
+}
+
+
+def _brief(tried: Attempt) -> str:
+    """Say why the meta device was not enough: "rpn reads values (nonzero), which the meta device does not have"."""
+    error, stop = tried.error, tried.forward.stop if tried.forward else None
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:97] + '...' if len(text) > 100 else text}" if text else type(error).__name__
+    words = f"{type(error).__name__}: {text[:97] + '...' if len(text) > 100 else text}" if text else type(error).__name__
+    if stop is None or not _meta_cannot(error):
+        return f"run for real to make sure, because the meta device met {words}"
+    layer = stop.record.path or "the model"
+    namespace, _, name = stop.operator.partition(".")
+    read = _READS.get(name) or next((word for word in ("numpy", "tolist", "bool") if word in str(stop.error)), "")
+    if read:
+        return f"{layer} reads values ({read}), which the meta device does not have"
+    if name:
+        return f"{layer} calls {name.strip('_') if namespace == 'aten' else stop.operator}, which the meta device cannot run"
+    return f"the meta device cannot run it: {words}"
 
 
 def _too_large(tried: Attempt) -> str:

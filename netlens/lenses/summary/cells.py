@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from netlens.drawing import numbers
 from netlens.drawing.tables import Cell, Column
 from netlens.lenses.summary.columns import COLUMNS, REMARKS
+from netlens.lenses.summary.guides import guides
 from netlens.lenses.summary.report import SummaryReport, TensorLeaf, Weight
-from netlens.lenses.summary.rows import MOST_GUIDES, SORT_KEYS, Plan, Row
+from netlens.lenses.summary.rows import SORT_KEYS, Plan, Row
 from netlens.lenses.summary.tree import METRICS, walk
 
 _BYTES = ("weights", "memory", "saved")
@@ -102,7 +103,7 @@ def _number_cell(row: Row, text: str, pen: Pen) -> Cell:
 
 def _name_cell(row: Row, pen: Pen) -> Cell:
     style = _style("name", row, pen) or ("bold" if row.expanded else "")
-    return Cell(row.label, style, _guides(row, pen), f" ×{row.folded}" if row.folded > 1 else "")
+    return Cell(row.label, style, "" if pen.plan.flat else guides(row, pen.exact), f" ×{row.folded}" if row.folded > 1 else "")
 
 
 def _style(name: str, row: Row, pen: Pen) -> str:
@@ -112,17 +113,6 @@ def _style(name: str, row: Row, pen: Pen) -> str:
     if name == REMARKS and not row.node.layer.registered:
         return "yellow"
     return "dim" if state or name == REMARKS or row.kind != "layer" else ""
-
-
-def _guides(row: Row, pen: Pen) -> str:
-    """Draw the lines of the tree: three cells a level where there is room, else two."""
-    if pen.plan.flat or row.depth == 1:
-        return ""
-    branch, line, blank = ("─ ", "│  ", "   ") if pen.exact else (" ", "│ ", "  ")
-    turn = ("└" if row.last else "├") + branch
-    if row.depth > (MOST_GUIDES if pen.exact else MOST_GUIDES // 2):
-        return f"[{row.depth}] {turn}"
-    return "".join(line if follows else blank for follows in row.guides) + turn
 
 
 def _type(row: Row, pen: Pen) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from netlens.errors import UsageError
@@ -43,30 +43,30 @@ REMARKS = "remarks"  # not for choosing: it is there where a row has something t
 GIVES_WAY = ("share", "memory", "type", "macs", "output")  # where the terminal is too narrow, in this order, then any other
 
 
-def parse_columns(text: str) -> tuple[str, ...]:
+def parse_columns(text: str, known: Mapping[str, ColumnInfo] = COLUMNS, usual: Sequence[str] = USUAL) -> tuple[str, ...]:
     """Read `--columns`: "name,params" chooses, "+time,-memory" changes the usual columns or those chosen.
 
     Raises:
-        UsageError: a name is not one of COLUMNS.
+        UsageError: a name is not one of the known columns.
     """
     items = [item.strip() for item in text.split(",") if item.strip()]
-    chosen = [checked_column(item) for item in items if item[0] not in "+-"] or list(USUAL)
+    chosen = [checked_column(item, known) for item in items if item[0] not in "+-"] or list(usual)
     for item in items:
         if item[0] in "+-":
-            name = checked_column(item[1:].strip())
+            name = checked_column(item[1:].strip(), known)
             chosen = [*chosen, name] if item[0] == "+" else [column for column in chosen if column != name]
     return tuple(dict.fromkeys(["name", *chosen] if "name" not in chosen else chosen))
 
 
-def checked_column(name: str) -> str:
-    """Return the name of a column as COLUMNS has it; what stands above the column is understood, too."""
+def checked_column(name: str, known: Mapping[str, ColumnInfo] = COLUMNS) -> str:
+    """Return the name of a column as `known` has it; what stands above the column is understood, too."""
     from netlens.loading.suggest import closest
 
-    for known, info in COLUMNS.items():
-        if name.lower() in (known, info.header.lower()):
-            return known
-    close = closest(name, COLUMNS)
-    hint = f"did you mean {close!r}?" if close else f"the columns are {', '.join(COLUMNS)}"
+    for key, info in known.items():
+        if name.lower() in (key, info.header.lower()):
+            return key
+    close = closest(name, known)
+    hint = f"did you mean {close!r}?" if close else f"the columns are {', '.join(known)}"
     raise UsageError(f"there is no column {name!r}", hint=hint)
 
 
@@ -80,3 +80,18 @@ def usual_columns(report: SummaryReport) -> tuple[str, ...]:
 def needed_metrics(columns: Iterable[str]) -> list[str]:
     """Return the metrics that these columns add up; parameters always, because the share and `(own)` rows speak of them."""
     return ["parameters", *(COLUMNS[name].metric for name in columns if COLUMNS[name].metric)]
+
+
+def parse_depth(text: str | int | None) -> int | None:
+    """Read `--depth`: a number of levels, or all.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    if str(text).strip().lower() == "all":
+        return 1_000_000
+    if not str(text).strip().isdigit() or int(text) < 1:
+        raise UsageError(f"--depth {text!r} is not a number of levels", hint="write --depth 2, or --depth all")
+    return int(text)

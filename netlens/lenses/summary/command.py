@@ -67,6 +67,10 @@ Fold = Annotated[
     bool | None,
     typer.Option("--fold/--no-fold", help="Show equal neighbours as one row; by default in long tables.", rich_help_panel=_TABLE),
 ]
+Values = Annotated[
+    bool | None,
+    typer.Option("--values", help="Of a checkpoint: read its values, too, and report what is not finite.", show_default=False),
+]
 Time = Annotated[bool | None, typer.Option("--time", help="Also run the model for real, and show the median time of each layer.")]
 
 
@@ -75,8 +79,14 @@ def summary(
     input: opt.Input = None,
     model_arg: opt.ModelArg = None,
     weights: opt.Weights = None,
+    checkpoint: opt.Checkpoint = None,
+    key: opt.Key = None,
+    strip_prefix: opt.StripPrefix = None,
+    no_strict: opt.NoStrict = None,
+    trust_checkpoint: opt.TrustCheckpoint = None,
     device: opt.Device = None,
     time: Time = None,
+    values: Values = None,
     depth: Depth = None,
     columns: Columns = None,
     sort: Sort = None,
@@ -97,6 +107,8 @@ def summary(
     traceback: opt.Traceback = False,
 ) -> int:
     """Shapes, parameters, multiply-adds and memory of a model, exactly and without running it for real.
+
+    A checkpoint file is shown as it is: its tensors and what else is in it. No code from it is ever run.
 
     FLOPs = 2 x MACs. Where the forward pass fails, the table ends at the layer that raised, and the exit code is 2.
     """

@@ -14,7 +14,7 @@ def check(report: SummaryReport, expectations: Expectations) -> tuple[Finding, .
     """Compare the report with everything that is demanded; never stops at the first finding."""
     return (
         *_check_outputs(report, expectations.output),
-        *_check_params(report, expectations.params),
+        *_check_params(report.totals.parameters, expectations.params),
         *_check_limits(report, expectations),
     )
 
@@ -89,8 +89,16 @@ def _difference(wanted: tuple[int | str, ...], shape: tuple[int, ...]) -> str:
     )
 
 
-def _check_params(report: SummaryReport, wanted: Amount | None) -> list[Finding]:
-    found = report.totals.parameters
+def check_weights(parameters: int, size: int, expectations: Expectations) -> tuple[Finding, ...]:
+    """Compare weights without a model with what is demanded of their number and size in bytes."""
+    limits = (
+        _check_limit("max-params", expectations.max_params, parameters, "{} parameters", ""),
+        _check_limit("max-size", expectations.max_size, size, "{} bytes of parameters and buffers", ""),
+    )
+    return (*_check_params(parameters, expectations.params, "the checkpoint"), *filter(None, limits))
+
+
+def _check_params(found: int, wanted: Amount | None, owner: str = "the model") -> list[Finding]:
     if wanted is None or wanted.low <= found <= wanted.high:
         return []
     if wanted.low == wanted.high:
@@ -99,7 +107,7 @@ def _check_params(report: SummaryReport, wanted: Amount | None) -> list[Finding]
     else:
         meant = f"{wanted.text}, that is {wanted.low:,} to {wanted.high:,}"
         gap = f"expected {meant}"
-    message = f"the model has {found:,} parameters, {gap}"
+    message = f"{owner} has {found:,} parameters, {gap}"
     remedy = f"if the change is intended, use --expect-params {found}"
     return [Finding("expect-params", Severity.ERROR, "", message, f"{found:,}", meant, remedy)]
 

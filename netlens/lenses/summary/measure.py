@@ -12,6 +12,8 @@ from netlens.lenses.summary.structure import leaves_of, rows
 from netlens.probing.macs import multiplies
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from netlens.loading.subject import Subject
 
 
@@ -65,8 +67,15 @@ def _report(tried: Attempt) -> SummaryReport:
         memory=_memory(tried, weights, complete),
         uncounted=_uncounted(tried) if ran else (),
         failure=failure_of(tried) if tried.error is not None and tried.on != "nothing" else None,
-        notes=tried.notes,
+        notes=(*tried.notes, *_packed(tried.model)),
     )
+
+
+def _packed(model: nn.Module) -> list[str]:
+    """Say that quantised layers keep their weights where `parameters()` and `buffers()` do not show them."""
+    if not any(hasattr(type(module), "_weight_bias") for module in model.modules()):
+        return []
+    return ["quantised layers pack their weights, which are then neither parameters nor buffers: they are not counted here"]
 
 
 def _memory(tried: Attempt, weights: tuple[Weight, ...], complete: bool) -> Memory:

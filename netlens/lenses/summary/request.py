@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from netlens.cli import console
+from netlens.cli import console, misfit
 from netlens.cli.config import Config, load_config
 from netlens.cli.emit import Renderers, emit
-from netlens.cli.lean import without_compiler
+from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
-from netlens.errors import ForwardFailed, UsageError
+from netlens.errors import CheckpointDoesNotFit, ForwardFailed, UsageError
 from netlens.findings import Finding, Severity
-from netlens.lenses.summary.columns import parse_columns
+from netlens.lenses.summary.columns import parse_columns, parse_depth
 from netlens.lenses.summary.expectation_syntax import Expectations, parse_expectations
 from netlens.lenses.summary.expectations import check
 from netlens.lenses.summary.lock import LockOutcome, compare_with_lock, model_key, parse_level
 from netlens.lenses.summary.report import Failure, SummaryReport
 from netlens.lenses.summary.rows import SORT_KEYS, TableOptions
 from netlens.lenses.summary.rules import diagnose
+from netlens.lenses.summary.source import find
+from netlens.loading.checkpoints.archive import Archive
+from netlens.loading.checkpoints.ask import Ask, program_of
 from netlens.loading.device import check_device, parse_device
 from netlens.loading.inputs import InputSpec, parse_input_spec
 from netlens.loading.specs import ModelSpec, parse_model_args, parse_model_spec
@@ -38,6 +42,8 @@ class Request:
     model_args: Mapping[str, object]
     inputs: tuple[InputSpec, ...]
     weights: str | None
+    checkpoint: Ask | None  # weights to hold against the model
+    program: Archive | None  # a program in a file, which is the model
     device: str
     time: bool
     table: TableOptions
@@ -54,17 +60,23 @@ class Request:
             NetlensError: any of it cannot be.
         """
         asked = {**{name.replace("-", "_"): value for name, value in config.defaults.items()}, **asked}
+        if asked.get("values"):
+            raise UsageError(f"--values reads those of a checkpoint, and {asked['model']!r} is a model", hint="name a file: weights.pt")
         lock = asked.get("lock")
         if "lock" in asked and config.path is not None and asked["lock"] == config.defaults.get("lock"):
             lock = config.path.parent / str(lock)
         if asked.get("update_lock") and lock is None:
             raise UsageError("--update-lock needs a lock file to update", hint="name it: --lock netlens.lock.json --update-lock")
+        spec = parse_model_spec(asked["model"])
+        program = program_of(spec, bool(asked.get("trust_checkpoint")))
         return cls(
-            model=parse_model_spec(asked["model"]),
-            texts={name: value for name, value in asked.items() if name in ("model", "model_arg", "input", "weights")},
+            model=spec,
+            texts=_subject_texts(asked),
             model_args=parse_model_args(asked.get("model_arg") or ()),
             inputs=tuple(parse_input_spec(text) for text in asked.get("input") or ()),
             weights=asked.get("weights"),
+            checkpoint=None if program else Ask.of(asked),
+            program=program,
             device=parse_device(asked.get("device") or "auto"),
             time=bool(asked.get("time")),
             table=_table_options(asked),
@@ -75,6 +87,11 @@ class Request:
         )
 
 
+def _subject_texts(asked: Mapping[str, Any]) -> dict[str, Any]:
+    named = ("model", "model_arg", "input", "weights", "checkpoint", "key", "strip_prefix")
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items() if name in named}
+
+
 def _table_options(asked: Mapping[str, Any]) -> TableOptions:
     only = asked.get("only") or ()
     sort = asked.get("sort")
@@ -83,23 +100,13 @@ def _table_options(asked: Mapping[str, Any]) -> TableOptions:
     if sort == "time" and not asked.get("time"):
         raise UsageError("--sort time needs times", hint="add --time")
     return TableOptions(
-        depth=_depth(asked.get("depth")),
+        depth=parse_depth(asked.get("depth")),
         columns=parse_columns(asked["columns"]) if asked.get("columns") else None,
         sort=sort,
         top=asked.get("top"),
         only=tuple(only.split(",") if isinstance(only, str) else only),
         fold=asked.get("fold"),
     )
-
-
-def _depth(text: str | int | None) -> int | None:
-    if text is None:
-        return None
-    if str(text).strip().lower() == "all":
-        return 1_000_000
-    if not str(text).strip().isdigit() or int(text) < 1:
-        raise UsageError(f"--depth {text!r} is not a number of levels", hint="write --depth 2, or --depth all")
-    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +125,21 @@ def answer(request: Request) -> Answer:
     Raises:
         NetlensError: the model or its input cannot be made.
     """
-    without_compiler()
+    import_torch()
     from netlens.lenses.summary.measure import measure
-    from netlens.loading.models import find_model
     from netlens.loading.subject import from_named
 
     check_device(request.device)
-    named = find_model(request.model, request.model_args, request.weights)
+    found = find(request)
     with console.progress("timing") as step:
-        report, error = measure(from_named(named, request.inputs), device=request.device, time=request.time, step=step)
+        report, error = measure(from_named(found.named, request.inputs), device=request.device, time=request.time, step=step)
+    report = replace(report, notes=(*found.notes, *report.notes))
     if report.failure is not None:
         return Answer(report, (_failed(report.failure), *check(report, request.expectations)), error)
     lock = _compared(request, report)
-    return Answer(report, (*check(report, request.expectations), *lock.findings, *diagnose(report)), None, lock.note)
+    return Answer(
+        report, (*check(report, request.expectations), *lock.findings, *(() if found.hides_layers else diagnose(report))), None, lock.note
+    )
 
 
 def _compared(request: Request, report: SummaryReport) -> LockOutcome:
@@ -145,7 +154,10 @@ def _texts(request: Request, name: str) -> Sequence[str]:
 
 
 def _failed(failure: Failure) -> Finding:
-    return Finding("forward-failed", Severity.ERROR, failure.path, failure.message, failure.got, failure.expects, failure.remedy)
+    """Findings name the layer themselves; the line of code is part of the message, as an annotation has no traceback."""
+    at = f", at {failure.source}" if failure.source else ""
+    message = f"{failure.type} raised: {failure.message}{at}"
+    return Finding("forward-failed", Severity.ERROR, failure.path, message, failure.got, failure.expects, failure.remedy)
 
 
 def run(asked: Mapping[str, Any]) -> int:
@@ -155,8 +167,16 @@ def run(asked: Mapping[str, Any]) -> int:
         ForwardFailed: the table up to the failure has been written.
     """
     config = load_config(Path.cwd())
+    if not asked.get("trust_checkpoint") and (spec := parse_model_spec(asked["model"])).source == "checkpoint":
+        from netlens.lenses.summary.checkpoint_request import run as look_at_checkpoint
+
+        return look_at_checkpoint(asked, spec, config)
     request = Request.of(asked, config)
-    answered = answer(request)
+    try:
+        answered = answer(request)
+    except CheckpointDoesNotFit as error:
+        misfit.tell(error)
+        raise
     title = request.model.text
     report, shown = answered.report, ReportFormat(asked.get("format") or config.defaults.get("format") or "table")
     from netlens.lenses.summary import show
@@ -189,8 +209,10 @@ def failed_forward(failure: Failure) -> ForwardFailed:
     """Say a failure in two lines."""
     place = f"layer `{failure.path}` {failure.type}" if failure.path else f"the forward of {failure.type}"
     if failure.expects:
-        message = f"{place} expects {failure.expects}, got {failure.got}" + (f" from `{failure.producer}`" if failure.producer else "")
+        # What a layer got is what the layer before it returned, or was made of it; what an operator got came after that layer.
+        link = "after" if not failure.path or re.match(r"\w+ of \(", failure.got) else "from"
+        message = f"{place} expects {failure.expects}, got {failure.got}" + (f" {link} `{failure.producer}`" if failure.producer else "")
     else:
         message = f"{place} raised: {failure.message}"
-    hint = failure.remedy or (f"see {failure.source}" if failure.source else "--traceback shows where")
-    return ForwardFailed(message, hint=hint)
+    at = f"see {failure.source}" if failure.source else "--traceback shows where"
+    return ForwardFailed(message, hint=failure.remedy or at)

@@ -11,12 +11,12 @@ from fnmatch import fnmatchcase
 from itertools import accumulate
 
 from netlens.errors import UsageError
+from netlens.lenses.summary.guides import place_guides
 from netlens.lenses.summary.report import SummaryReport
 from netlens.lenses.summary.tree import METRICS, Node, Numbers, build, runs, walk
 
 FOLD_FROM = 80  # rows; a table that would be longer is folded
 MOST_ROWS = 120  # rows; where nobody asked for a depth, the deepest level that stays within
-MOST_GUIDES = 24  # levels; deeper rows name their depth instead of drawing it
 SORT_KEYS = {"params": "parameters", "macs": "macs", "memory": "activation_bytes", "time": "seconds"}
 
 
@@ -91,7 +91,7 @@ def plan(report: SummaryReport, options: TableOptions, needed: Sequence[str]) ->
     deepest = max(row.depth for row in rows)
     shown = min(limit or _readable_depth(rows), deepest)
     rows = [replace(row, expanded=False) if row.depth == shown else row for row in rows if row.depth <= shown]
-    _draw_guides(rows)
+    place_guides(rows)
     for row in rows:
         row.count()
     return Plan(rows, root.sums, False, "params", shown, deepest)
@@ -154,14 +154,6 @@ def _readable_depth(rows: Sequence[Row]) -> int:
     for row in rows:
         counts[row.depth] += 1
     return max(1, sum(so_far <= MOST_ROWS for so_far in accumulate(counts[1:])))
-
-
-def _draw_guides(rows: Sequence[Row]) -> None:
-    follows: list[bool] = []
-    for row in rows:
-        del follows[row.depth - 1 :]
-        row.guides = tuple(follows[1:]) if row.depth <= MOST_GUIDES else ()
-        follows.append(not row.last)
 
 
 def _flat(report: SummaryReport, root: Node, options: TableOptions) -> Plan:

@@ -42,8 +42,8 @@ def table(report: SummaryReport, options: TableOptions, width: int | None, *, ti
     drawn += [Line(" · ".join(signs), "dim")] if (signs := legend(report, chosen, hidden, rounded, width)) else []
     failed = failure(report)
     if failed is not None:
-        drawn += [Line(""), Line(failed[0], "bold red"), *_facts(failed[1], indent=2)]
-    drawn += [Line(""), *_facts(totals(report))]
+        drawn += [Line(""), Line(failed[0], "bold red"), *fact_lines(failed[1], indent=2)]
+    drawn += [Line(""), *fact_lines(totals(report))]
     operators = uncounted(report)
     if operators is not None:
         drawn += [Line(""), Line(operators[0], "bold"), operators[1]]
@@ -62,9 +62,9 @@ def as_markdown(report: SummaryReport, options: TableOptions | None = None, *, t
     parts = [f"### {markdown_text(title_line(report, title))}", markdown_text(shape_line(report))]
     failed = failure(report)
     if failed is not None:
-        parts += [f"**{markdown_text(failed[0])}**", _markdown_facts(failed[1])]
+        parts += [f"**{markdown_text(failed[0])}**", facts_markdown(failed[1])]
     parts += [sheet.markdown().rstrip("\n")]
-    parts += [markdown_text(" · ".join(legend(report, chosen, [], False, None))), _markdown_facts(totals(report))]
+    parts += [markdown_text(" · ".join(legend(report, chosen, [], False, None))), facts_markdown(totals(report))]
     operators = uncounted(report)
     if operators is not None:
         parts += [f"**{markdown_text(operators[0])}**", operators[1].markdown().rstrip("\n")]
@@ -101,9 +101,9 @@ def _fitted(report: SummaryReport, options: TableOptions, width: int | None) -> 
     if width is None or total_width(sheet.widths()) <= width:
         return chosen, sheet, [], False
     rounded = _sheet(report, chosen, names, exact=False)
-    kept = _kept(names, rounded.narrowest(), width)
-    hidden = [head.header for index, head in enumerate(rounded.columns) if index not in kept]
-    return chosen, rounded.select(kept), hidden, True
+    left = kept(names, rounded.narrowest(), width)
+    hidden = [head.header for index, head in enumerate(rounded.columns) if index not in left]
+    return chosen, rounded.select(left), hidden, True
 
 
 def _sheet(report: SummaryReport, chosen: Plan, names: tuple[str, ...], exact: bool) -> Sheet:
@@ -118,24 +118,32 @@ def _sheet(report: SummaryReport, chosen: Plan, names: tuple[str, ...], exact: b
     return Sheet(tuple(column(name, pen) for name in fields), rows, [[total_cell(name, pen) for name in fields]])
 
 
-def _kept(names: tuple[str, ...], widths: list[int], width: int) -> list[int]:
-    """Give columns up, in the fixed order, until the rest fits. The name and the remarks always stay."""
-    order = [name for name in GIVES_WAY if name in names]
-    order += [name for name in reversed(names) if name not in (*order, "name", "params")]
-    kept = list(range(len(widths)))
+def kept(
+    names: tuple[str, ...],
+    widths: list[int],
+    width: int,
+    gives_way: tuple[str, ...] = GIVES_WAY,
+    stays: tuple[str, ...] = ("name", "params"),
+) -> list[int]:
+    """Give columns up, in a fixed order, until the rest fits. The name and the remarks always stay."""
+    order = [name for name in gives_way if name in names]
+    order += [name for name in reversed(names) if name not in (*order, *stays)]
+    left = list(range(len(widths)))
     for name in order:
-        if total_width([widths[index] for index in kept]) <= width:
+        if total_width([widths[index] for index in left]) <= width:
             break
-        kept.remove(names.index(name))
-    return kept
+        left.remove(names.index(name))
+    return left
 
 
-def _facts(facts: list[Fact], indent: int = 0) -> list[ConsoleRenderable]:
+def fact_lines(facts: list[Fact], indent: int = 0) -> list[ConsoleRenderable]:
+    """Draw labelled lines for a terminal."""
     column = max((len(fact.label) for fact in facts), default=0) + 2 + indent
     return [Line(fact.text, label=" " * indent + fact.label, indent=column) for fact in facts]
 
 
-def _markdown_facts(facts: list[Fact]) -> str:
+def facts_markdown(facts: list[Fact]) -> str:
+    """Draw labelled lines as a Markdown list."""
     return "\n".join(f"- {f'**{fact.label}** ' if fact.label else ''}{markdown_text(fact.text)}" for fact in facts)
 
 

@@ -25,6 +25,8 @@ class StoredTensor:
     trainable: bool | None = None  # None: the file does not say
     readable: bool = True  # False: of a class or layout that only its own package can rebuild
     why: str = ""  # the reason where it is not readable: "sparse", "quantized", "torchao...AffineQuantizedTensor"
+    place: int = -1  # where its storage starts in the file, in bytes; -1: not there, or not as plain bytes (compressed, meta)
+    file: str = ""  # the name of the file that holds it, where the checkpoint is several files
 
     @property
     def numel(self) -> int:
@@ -67,6 +69,9 @@ class Archive:
     model_class: str = ""  # of a pickled module: "torchvision.models.resnet.ResNet"
     runs_code: str = ""  # what would run if it were loaded by its own loader: "the code of TorchScript"; "" for plain weights
     oddities: tuple[str, ...] = ()  # sentences for the reader: "storage 3 is larger than its tensors"
+    byteorder: str = "little"  # of every number in the storages
+    complete: bool = True  # False: it holds more than netlens follows, and some tensors are not listed
+    mappable: bool = False  # every storage is in the file once, as plain bytes of the right size: torch may map it into memory
 
 
 KINDS: dict[str, str] = {

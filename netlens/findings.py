@@ -54,6 +54,7 @@ CODES: dict[str, str] = {
     "checkpoint-values-constant": "weights of several dimensions of which all elements are the same",
     "checkpoint-fat-view": "a file holds large storages of which its tensors are a small part",
     "checkpoint-unreadable": "tensors that cannot be read as plain numbers",
+    "checkpoint-incomplete": "a checkpoint holds more than netlens follows, and not all of its tensors are listed",
     "checkpoint-half-precision": "weights are stored in less than 32 bits",
     "checkpoint-odd": "something about a checkpoint that is unusual, and harmless as such",
 }

@@ -37,14 +37,19 @@ def dumps(value: object) -> str:
 
 
 def _laid_out(value: JSON, margin: str) -> str:
-    text = json.dumps(value, allow_nan=False)
-    if len(margin) + len(text) <= WIDTH or not isinstance(value, (dict, list)):
-        return text
+    """Write from the inside out: what does not fit into a line makes everything around it too long for one, too."""
+    if not isinstance(value, (dict, list)):
+        return json.dumps(value, allow_nan=False)
     inner = margin + "  "
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
     if isinstance(value, dict):
-        parts = [f"{inner}{json.dumps(key)}: {_laid_out(entry, inner)}" for key, entry in value.items()]
-        return "{\n" + ",\n".join(parts) + f"\n{margin}}}"
-    return "[\n" + ",\n".join(inner + _laid_out(entry, inner) for entry in value) + f"\n{margin}]"
+        parts = [f"{json.dumps(key)}: {_laid_out(entry, inner)}" for key, entry in value.items()]
+    else:
+        parts = [_laid_out(entry, inner) for entry in value]
+    line = ", ".join(parts)
+    if len(margin) + len(line) + 2 <= WIDTH and "\n" not in line:
+        return f"{opening}{line}{closing}"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{margin}{closing}"
 
 
 def jsonable(value: object) -> JSON:

@@ -86,7 +86,7 @@ LAYERS = {
     r"netlens/cli/app\.py": Layer(own="netlens.cli netlens.lenses", foreign="typer", never="torch"),
     r"netlens/cli/lean\.py": Layer(own="netlens.cli"),  # stands in for a part of torch, so it names it, inside a function
     r"netlens/cli/\w+\.py": Layer(own="netlens.cli netlens.jsonable", foreign="typer", never="torch"),
-    r"netlens/lenses/(\w+)/(command|request|check)\.py": Layer(
+    r"netlens/lenses/(\w+)/(command|request|check|checkpoint_request)\.py": Layer(
         own="netlens.cli netlens.loading netlens.lenses.{lens}", foreign="typer", never="torch"
     ),
     r"netlens/lenses/(\w+)/show\.py": Layer(

@@ -19,17 +19,23 @@ from torch import Tensor
 
 from netlens.probing.pointwise import broadcast
 
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 Formula = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
 
 
 def _matrix_product(left: int) -> Formula:
     """(..., m, k) @ (..., k, n) with the left matrix at argument `left` and the right one behind it."""
-    return lambda args, _kwargs, _out: int(args[left].numel() * args[left + 1].shape[-1])
+    return lambda args, _kwargs, _out: int(_stored(args[left]) * args[left + 1].shape[-1])
+
+
+def _stored(x: Tensor) -> int:
+    """Elements of a matrix that are multiplied: of a sparse one, those that it holds."""
+    return x._nnz() if x.layout in _SPARSE else x.numel()
 
 
 def _elements(position: int) -> Formula:
     """Each element of argument `position` is multiplied once: matrix-vector and dot products."""
-    return lambda args, _kwargs, _out: int(args[position].numel())
+    return lambda args, _kwargs, _out: int(_stored(args[position]))
 
 
 def _convolution(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Any) -> int:
@@ -88,7 +94,7 @@ def _fused_rnn(args: tuple[Any, ...], _kwargs: dict[str, Any], _out: Any) -> int
 
 
 def _grouped_mm(args: tuple[Any, ...], _kwargs: dict[str, Any], out: Any) -> int:
-    """Each row meets one group's matrix (mixture of experts): contraction length x result. Groups of two flat matrices share out the length."""
+    """Each row meets one group's matrix (mixture of experts): length x result; groups of two flat matrices share out the length."""
     a, b = args[0], args[1]
     return int((out.numel() if a.dim() + b.dim() > 4 else a.shape[0] * b.shape[1]) * a.shape[-1])
 
@@ -112,6 +118,8 @@ _FORMULAS: dict[str, Formula] = {
     "aten._addmm_activation": _matrix_product(1),
     "aten.baddbmm": _matrix_product(1),
     "aten.addbmm": _matrix_product(1),
+    "aten._sparse_mm": _matrix_product(0),
+    "aten._sparse_addmm": _matrix_product(1),
     "aten.mv": _elements(0),
     "aten.addmv": _elements(1),
     "aten.dot": _elements(0),
@@ -174,9 +182,11 @@ _FREE = frozenset(
     upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     _upsample_lanczos2d_aa nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy
     multi_margin_loss multilabel_margin_loss_forward soft_margin_loss _ctc_loss _linalg_check_errors fft_fftfreq fft_rfftfreq
-    fft_fftshift fft_ifftshift hann_window hamming_window hash_tensor nms roi_align roi_pool ps_roi_align ps_roi_pool
+    fft_fftshift fft_ifftshift hann_window hamming_window hash_tensor nms
+    _to_dense _to_sparse _to_sparse_csr _coalesce coalesce _sparse_coo_tensor_with_dims_and_tensors _indices _values indices values
+    crow_indices col_indices sparse_mask roi_align roi_pool ps_roi_align ps_roi_pool
     quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize int_repr quantized_max_pool2d
-    quantized_batch_norm
+    quantized_batch_norm floor_divide
     """.split()  # noqa: SIM905 - a list of 250 literals would be 250 lines
 )
 _FREE_NAMESPACES = frozenset({"aten", "torchvision", "prim", "prims"})

@@ -94,7 +94,9 @@ saved("zip/empty_dict.pt", dict)
 saved("zip/none.pt", lambda: None)
 saved("zip/meta.pt", lambda: {"w": torch.empty(3, 4, device="meta"), "t": torch.empty(3, 4, device="meta").t()})
 saved("zip/subclass.pt", lambda: {"w": torch.ones(2, 3).as_subclass(SubTensor)}, NOT_LOADED | {"odd": "SubTensor"})
-saved("zip/parameters.pt", lambda: {"p": nn.Parameter(torch.ones(2)), "f": nn.Parameter(torch.ones(2), False), "b": nn.Buffer(torch.ones(1))})
+saved(
+    "zip/parameters.pt", lambda: {"p": nn.Parameter(torch.ones(2)), "f": nn.Parameter(torch.ones(2), False), "b": nn.Buffer(torch.ones(1))}
+)
 saved("zip/requires_grad.pt", lambda: {"w": torch.ones(2, requires_grad=True)})
 saved("zip/conjugate.pt", lambda: {"w": torch.ones(2, dtype=torch.complex64).conj()})
 saved("zip/protocol3.pt", _net, NOT_LOADED, pickle_protocol=3)
@@ -108,7 +110,11 @@ saved("zip/escapes.pt", lambda: {"\x1b[2Jw": torch.ones(1), "[bold]x[/]": torch.
 saved("zip/integer_keys.pt", lambda: {0: torch.ones(1), 1: {2: torch.ones(2)}})
 saved("zip/deep_names.pt", lambda: {"params": {"Dense_0": {"kernel": torch.ones(2), "bias": torch.ones(1)}, "b": torch.ones(3)}})
 saved("zip/many_groups.pt", lambda: {f"fold{n}": {"w": torch.ones(n + 1)} for n in range(20)}, {"tensors": 20})
-saved("zip/counters.pt", lambda: {"c": collections.Counter("abca"), "d": collections.defaultdict(int), "s": {1, 2}, "w": torch.ones(1)})
+saved(
+    "zip/counters.pt",
+    lambda: {"c": collections.Counter("abca"), "d": collections.defaultdict(int), "s": {1, 2}, "w": torch.ones(1)},
+    NOT_LOADED,
+)
 saved("zip/path.pt", lambda: {"path": pathlib.PurePosixPath("a/b"), "device": torch.device("cpu"), "size": torch.Size([1])}, NOT_LOADED)
 saved("zip/partial.pt", lambda: {"norm": functools.partial(nn.LayerNorm, eps=1e-6), "w": torch.ones(1)}, NOT_LOADED)
 saved("zip/long_text.pt", lambda: {"notes": "x" * 100_000, "blob": b"y" * 200_000, "w": torch.ones(2)})
@@ -123,7 +129,7 @@ saved("legacy/state_dict.pt", _net, OLD, _use_new_zipfile_serialization=False)
 saved("legacy/wrapper.pt", lambda: {"model": _net(), "optimizer": _adam(), "epoch": 2}, OLD, _use_new_zipfile_serialization=False)
 saved("legacy/shared.pt", _shared, OLD, _use_new_zipfile_serialization=False)
 saved("legacy/bf16.pt", lambda: {"a": torch.ones(3, dtype=torch.bfloat16)}, OLD, _use_new_zipfile_serialization=False)
-saved("legacy/fp8.pt", lambda: {"a": torch.ones(3).to(torch.float8_e4m3fn)}, OLD, _use_new_zipfile_serialization=False)
+saved("legacy/fp8.pt", lambda: {"a": torch.ones(3).to(torch.float8_e4m3fn)}, OLD | NOT_LOADED, _use_new_zipfile_serialization=False)
 saved("legacy/empty.pt", dict, OLD, _use_new_zipfile_serialization=False)
 saved("legacy/sparse.pt", lambda: {"w": torch.eye(3).to_sparse()}, OLD, _use_new_zipfile_serialization=False)
 saved("legacy/protocol4.pt", _net, OLD | NOT_LOADED, _use_new_zipfile_serialization=False, pickle_protocol=4)

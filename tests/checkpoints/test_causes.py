@@ -115,10 +115,11 @@ def test_a_file_that_claims_absurd_sizes_costs_nothing():
         ("resnet50", {"num_classes": 37, "width_per_group": 128}, "try --model-arg width_per_group=128 --model-arg num_classes=37"),
         ("vit_b_16", {"num_classes": 12}, "try --model-arg num_classes=12"),
         ("mobilenet_v3_small", {"num_classes": 12}, "try --model-arg num_classes=12"),
-        (
+        pytest.param(
             "fasterrcnn_mobilenet_v3_large_fpn",
             {"num_classes": 4, "weights": None, "weights_backbone": None},
             "try --model-arg num_classes=4",
+            marks=pytest.mark.sweep,
         ),
     ],
 )

@@ -1,10 +1,10 @@
-"""Write the schema of every lens: `python -m tests.schemas`."""
+"""Write the schema of every document: `python -m tests.schemas`."""
 
 from __future__ import annotations
 
 from netlens.lenses import LENSES
-from tests.schemas import generated, path
+from tests.schemas import BESIDE, generated, path
 
-for lens in LENSES:
-    path(lens).write_text(generated(lens), encoding="utf-8")
-    print(f"wrote tests/schemas/{path(lens).name}")
+for document in (*LENSES, *BESIDE):
+    path(document).write_text(generated(document), encoding="utf-8")
+    print(f"wrote tests/schemas/{path(document).name}")

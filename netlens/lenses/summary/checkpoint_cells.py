@@ -83,7 +83,7 @@ def _number_cell(name: str, row: Row, pen: Pen) -> Cell:
 def _name_cell(row: Row, pen: Pen) -> Cell:
     lead = "" if pen.plan.flat else guides(row, pen.exact)
     style = "bold" if row.expanded else "dim" if row.kind in ("own", "rest") else ""
-    return Cell(short(row.label), style, lead, f" ×{row.folded:,}" if row.folded > 1 else "")
+    return Cell(short(row.label) or "(no name)", style, lead, f" ×{row.folded:,}" if row.folded > 1 else "")
 
 
 def _style(name: str, row: Row) -> str:

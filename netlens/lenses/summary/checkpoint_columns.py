@@ -27,5 +27,5 @@ COLUMNS: dict[str, ColumnInfo] = {
 USUAL = ("name", "shape", "dtype", "elements", "bytes", "share")
 VALUES = ("min", "max", "mean", "std")
 WITH_VALUES = frozenset({*VALUES, "zeros", "nonfinite"})
-GIVES_WAY = ("share", "dtype", "std", "elements", "min", "max", "mean", "bytes", "shape")  # where the terminal is too narrow
+GIVES_WAY = ("share", "dtype", "elements", "std", "bytes", "min", "max", "mean", "shape")  # where the terminal is too narrow
 SORT_KEYS = {"params": "elements", "elements": "elements", "size": "bytes", "bytes": "bytes"}  # as the user says it -> a column

@@ -102,7 +102,7 @@ def _joined(parts: list[str]) -> str:
 def _origin(report: CheckpointReport) -> Iterator[Fact]:
     if report.model_class:
         yield Fact("class", f"{short(report.model_class)} · not imported, never run; its weights are read as plain tensors")
-    known = [name.name for name in report.foreign if name.verdict == "known"]
+    known = [name.name for name in report.foreign if name.verdict == "known" and not (report.model_class and name.name.startswith("torch"))]
     yield Fact("also names", f"{named(known)} · not imported, and not needed for the tensors" if known else "")
     places = dict.fromkeys(place for group in report.groups for place in group.locations)
     foreign = [place for place in places if place not in ("cpu", "", "meta")]

@@ -53,6 +53,9 @@ LAYOUTS = (
         ("encoder.layer.#.attention.attention.query.weight", "embeddings.patch_embeddings.projection.weight"),
         (0, 1),
     ),
+    Layout(
+        "vision transformer of transformers", ("layers.#.attention.q_proj.weight", "embeddings.patch_embeddings.projection.weight"), (0, 1)
+    ),
     Layout("DistilBERT of transformers", ("transformer.layer.#.attention.q_lin.weight", "embeddings.word_embeddings.weight"), (0, 1)),
     Layout("GPT-2 family", ("h.#.attn.c_attn.weight", "wte.weight"), (1, 1)),
     Layout("GPT-NeoX of transformers", ("layers.#.attention.query_key_value.weight", "embed_in.weight"), (0, 1)),

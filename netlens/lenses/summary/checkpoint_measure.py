@@ -67,6 +67,7 @@ def measure(archive: Archive, *, key: str | None = None, values: ReadValues | No
         foreign=tuple(ForeignName(name.name, name.verdict) for name in archive.foreign),
         model_class=archive.model_class,
         runs_code=archive.runs_code,
+        complete=archive.complete,
         oddities=archive.oddities,
         guess=guess(archive, shown),
         values_read=values is not None,
@@ -107,7 +108,7 @@ def _group(group: TensorGroup, index: int, read: dict[tuple[int, int], Values | 
         dtypes[tensor.dtype] = dtypes.get(tensor.dtype, 0) + tensor.bytes
         if is_parameter(tensor):
             parameters += tensor.elements
-            frozen += tensor.elements if tensor.trainable is False else 0
+            frozen += tensor.elements if is_frozen(tensor) else 0
     locations = tuple(dict.fromkeys(tensor.location for tensor in tensors))
     return Group(group.key, group.role, tuple(tensors), elements, parameters, frozen, sum(dtypes.values()), dtypes, locations)
 
@@ -152,6 +153,11 @@ def is_parameter(tensor: Tensor) -> bool:
         return tensor.kind == "parameter"
     fractional = tensor.dtype.startswith(("float", "bfloat", "complex"))
     return fractional and tensor.name.rpartition(".")[2] not in STATISTICS
+
+
+def is_frozen(tensor: Tensor) -> bool:
+    """Ask whether the file says that it is a parameter without a gradient; the entries of a state dict never have one."""
+    return tensor.kind == "parameter" and tensor.trainable is False
 
 
 @cache

@@ -128,6 +128,7 @@ class CheckpointReport:
     foreign: tuple[ForeignName, ...]
     model_class: str  # of a pickled module; "" otherwise
     runs_code: str  # what its own loader would run; "" for plain weights
+    complete: bool  # False: it holds more than netlens follows, and some tensors are not listed
     oddities: tuple[str, ...]
     guess: Guess
     values_read: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ def run(asked: Mapping[str, Any], spec: ModelSpec, config: Config) -> int:
     Raises:
         NetlensError: an option that only a model can answer, or a file that cannot be read.
     """
+    gc.disable()  # for the rest of the process: a million small objects, and none of them garbage
     refuse_model_options(asked, spec.text)
     defaults = {name.replace("-", "_"): value for name, value in config.defaults.items()}
     asked = {**{name: defaults[name] for name in FROM_CONFIG if name in defaults}, **asked}
@@ -83,9 +85,10 @@ def refuse_model_options(asked: Mapping[str, Any], file: str) -> None:
     for name in OF_A_MODEL:
         if asked.get(name):
             option = f"--{name.replace('_', '-')}"
+            further = "" if name == "checkpoint" else f" {option} ..."
             raise UsageError(
                 f"{option} needs a model, and {file!r} is a checkpoint, which is not run",
-                hint=f"name the model that it belongs to: netlens summary MODEL --checkpoint {file} {option} ...",
+                hint=f"name the model that it belongs to: netlens summary MODEL --checkpoint {file}{further}",
             )
 
 

@@ -11,7 +11,9 @@ from netlens.lenses.summary.wording import counted
 
 HALF = ("float16", "bfloat16", "float8", "float4")
 FAT_SHARE = 20  # a twentieth of what is stored without being used is worth a warning
+PICKLED = "pickled module"
 MOST_ODDITIES = 10
+TOLD = ("belong to no tensor", "incomplete")  # oddities of the reader that are findings of their own here
 
 
 def diagnose(report: CheckpointReport) -> tuple[Finding, ...]:
@@ -25,6 +27,7 @@ def diagnose(report: CheckpointReport) -> tuple[Finding, ...]:
         *_fat(report),
         *_unreadable(report),
         *_half(report),
+        *_incomplete(report),
         *_odd(report),
     )
 
@@ -41,19 +44,30 @@ def _foreign(report: CheckpointReport) -> Iterator[Finding]:
             remedy="nothing of it was run here; never open this file with weights_only=False, and ask where it comes from",
         )
     if foreign := names["foreign"]:
-        module = f"a whole module, {short(report.model_class)}, with its class by name only" if report.model_class else "more than tensors"
+        whole = f"is a whole pickled module, {short(report.model_class)}, and " if report.kind == PICKLED else ""
         yield Finding(
             "checkpoint-foreign-code",
             Severity.WARNING,
             "",
-            f"it holds {module}, and names what only runs with its own package: {named(foreign)}",
+            f"it {whole}names classes or functions that only run with their own package: {named(foreign)}",
             measured=counted(len(foreign), "name"),
-            remedy="none was imported or run; its tensors are read without them, and can be loaded into a model with --checkpoint",
+            remedy="none was imported or run; its tensors are read without them, and can be loaded into a model: --checkpoint",
         )
 
 
 def _runs_code(report: CheckpointReport) -> Iterator[Finding]:
-    if report.runs_code:
+    """Say what opening it would run, unless the names in it have said so."""
+    if not report.runs_code or any(name.verdict != "known" for name in report.foreign):
+        return
+    if report.kind == PICKLED:
+        yield Finding(
+            "checkpoint-runs-code",
+            Severity.WARNING,
+            "",
+            f"it is a whole pickled module, {short(report.model_class)}: torch would run its class to open it",
+            remedy="it was not run, only its tensors were looked at; they can be loaded into a model: --checkpoint",
+        )
+    else:
         yield Finding(
             "checkpoint-runs-code",
             Severity.WARNING,
@@ -140,7 +154,7 @@ def _unreadable(report: CheckpointReport) -> Iterator[Finding]:
             short(found[0].name),
             f"{counted(len(found), 'tensor')} cannot be read as plain numbers: {named((tensor.name for tensor in found[:10]), len(found))}",
             measured=named(reasons),
-            remedy="only the package that wrote them can rebuild them",
+            remedy="names, shapes and types are known all the same; their values only to the package that wrote them, if they are whole",
         )
 
 
@@ -156,8 +170,20 @@ def _half(report: CheckpointReport) -> Iterator[Finding]:
         )
 
 
+def _incomplete(report: CheckpointReport) -> Iterator[Finding]:
+    if not report.complete:
+        yield Finding(
+            "checkpoint-incomplete",
+            Severity.WARNING,
+            "",
+            "it holds more than netlens follows: some tensors are not listed, and sums are lower bounds",
+            remedy="save the weights alone, as a state dict or as safetensors",
+        )
+
+
 def _odd(report: CheckpointReport) -> Iterator[Finding]:
-    oddities = [*report.oddities, *_same_but_for_case(report), *_expanded(report), *_strided(report)]
+    oddities = [text for text in report.oddities if not any(words in text for words in TOLD)]
+    oddities += [*_same_but_for_case(report), *_expanded(report), *_strided(report)]
     for text in oddities[:MOST_ODDITIES]:
         yield Finding("checkpoint-odd", Severity.INFO, "", short(text, 300))
     if len(oddities) > MOST_ODDITIES:
@@ -177,7 +203,8 @@ def _same_but_for_case(report: CheckpointReport) -> Iterator[str]:
 
 
 def _expanded(report: CheckpointReport) -> Iterator[str]:
-    found = [tensor for tensor in _once(report) if tensor.layout == "expanded"]
+    told = "\n".join(report.oddities)
+    found = [tensor for tensor in _once(report) if tensor.layout == "expanded" and tensor.name not in told]
     if found:
         yield f"{_are(found, 'expanded')}: elements share memory, so the file holds fewer than the shape says: {_with_shapes(found)}"
 

@@ -90,7 +90,7 @@ class Planter:
             parent = known.get(prefix) or self._down_to(prefix, known)
             leaves[tensor.name] = node = self.leaf(label, tensor)
             parent.children.append(node)
-        for path in leaves.keys() & known.keys():  # a tensor whose name is also a prefix
+        for path in leaves.keys() & known.keys() - {""}:  # a tensor whose name is also a prefix
             known[path].tensor, leaves[path].tensor = leaves[path].tensor, None
             self.hollow = True
 

@@ -130,16 +130,18 @@ class Moments:
         numbers = piece.to(torch.float64).reshape(-1)
         self.zeros += numbers.numel() - int(torch.count_nonzero(numbers))
         least, greatest = (float(extreme) for extreme in torch.aminmax(numbers))
-        if not (isfinite(least) and isfinite(greatest)):
-            self.nan += int(numbers.isnan().sum())
-            self.infinite += int(numbers.isinf().sum())
-            numbers = numbers[numbers.isfinite()]
-        return self._add_finite(numbers) if numbers.numel() else None
+        if isfinite(least) and isfinite(greatest):
+            return self._add_finite(numbers, least, greatest)
+        self.nan += int(numbers.isnan().sum())
+        self.infinite += int(numbers.isinf().sum())
+        finite = numbers[numbers.isfinite()]
+        if finite.numel():
+            self._add_finite(finite, float(finite.min()), float(finite.max()))
+        return None
 
-    def _add_finite(self, numbers: torch.Tensor) -> None:
-        """Merge mean and squares (Chan, Golub and LeVeque 1979)."""
-        least, greatest = torch.aminmax(numbers)
-        self.least, self.greatest = min(self.least, float(least)), max(self.greatest, float(greatest))
+    def _add_finite(self, numbers: torch.Tensor, least: float, greatest: float) -> None:
+        """Merge extremes, mean and squares (Chan, Golub and LeVeque 1979)."""
+        self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
         variance, mean = (float(moment) for moment in torch.var_mean(numbers, correction=0))
         count = self.count + numbers.numel()
         apart = mean - self.mean

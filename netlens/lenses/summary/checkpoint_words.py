@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 LONGEST_NAME = 100  # characters; a name of ten thousand would make every line of the table that long
 MOST_DIMENSIONS = 8
 MOST_LISTED = 6
+_COMMAND = re.compile(r"(?<!\S)::")  # where a line may begin with it
 
 
 def short(name: str, longest: int = LONGEST_NAME) -> str:
-    """Cut the middle out of a long name, so that its beginning and its end remain."""
+    """Cut the middle out of a long name, so that its beginning and its end remain; what GitHub would read as a command becomes escapes."""
+    if "::" in name or "##[" in name:
+        name = _COMMAND.sub(r"\\x3a:", name).replace("##[", "#\\x23[")
     if len(name) <= longest:
         return name
     tail = longest // 3
@@ -38,4 +42,4 @@ def number(value: float | None) -> str:
         return "–"
     if value == int(value) and abs(value) < 100_000:
         return f"{int(value):,}"
-    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

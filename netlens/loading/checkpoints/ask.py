@@ -43,7 +43,7 @@ class Ask:
             if alone is not None:
                 raise UsageError(f"{alone} says how to read a checkpoint, and none is given", hint=f"add --checkpoint FILE to {alone}")
             return None
-        archive = read_archive(Path(asked["checkpoint"]))
+        archive = read_archive(Path(asked["checkpoint"]).expanduser())
         checked_group(archive, asked.get("key"))
         return cls(
             archive=archive,

@@ -27,7 +27,7 @@ from netlens.loading.named import NamedModel
 
 Shapes = dict[str, tuple[int, ...]]
 
-STEPS = (16, 1, 8, 64, -1, -2)  # tried in this order until one builds and moves something
+STEPS = (16, 1, 8, 64, -1)  # tried in this order until one builds and moves something; then twice the value, and half of it
 MOST_IDLE = 2  # steps that build and move nothing, after which an argument has no say in shapes
 UNKNOWN = 8  # where an argument has no default: what it is compared from
 MOST_ROUNDS = 4  # arguments that may be wrong at once
@@ -115,7 +115,7 @@ class _Search:
         if start is None:
             return []
         idle = 0
-        for step in STEPS:
+        for step in (*STEPS, value, -(value // 2)):
             moved = self.built({**changes, name: value + step}) if value + step > 0 else None
             if moved is not None and moved.shapes != start.shapes:
                 votes = Counter(_crossings(start, moved, value, step))

@@ -39,7 +39,7 @@ def describe(pickled: Pickled, folder: str = "", file: str = "") -> Description:
     groups = tuple(
         TensorGroup(group.key, group.role, tuple(stored(name, tensor, folder, file) for name, tensor in group.tensors)) for group in found
     )
-    verdicts = foreign(pickled.globals.values(), pickled.safe_getattr)
+    verdicts = foreign(pickled.globals.values(), pickled.misused)
     weights = [group for group in found if group.role in ("weights", "ema")]
     oddities = [*pickled.oddities, *walk.oddities]
     oddities += odd_tensors(tensor for group in groups for tensor in group.tensors)
@@ -51,7 +51,7 @@ def describe(pickled: Pickled, folder: str = "", file: str = "") -> Description:
         verdicts,
         _class(value, weights),
         (bool(weights) and all(group.module for group in weights)) or is_module(value),
-        runs(verdicts),
+        runs(verdicts) or ("" if pickled.complete else "what netlens did not read of its pickle"),
         pickled.complete and walk.complete,
         oddities,
     )

@@ -10,7 +10,7 @@ from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.describe import describe
 from netlens.loading.checkpoints.dtypes import ITEMSIZES, strides_of
 from netlens.loading.checkpoints.files import OnDisk, in_memory
-from netlens.loading.checkpoints.machine import Damaged
+from netlens.loading.checkpoints.machine import Damaged, Patience, hashable
 from netlens.loading.checkpoints.modules import attributes
 from netlens.loading.checkpoints.pickles import Pickled, read_pickle
 from netlens.loading.checkpoints.rebuild import NotAsExpected, dimensions
@@ -20,7 +20,7 @@ from netlens.loading.words import one_line
 
 EXPECTED = "torch.distributed.checkpoint."
 LARGEST = 256 << 20  # bytes of .metadata
-MOST_OPENED = 10_000  # pieces that are looked into
+MOST_OPENED = 3_000  # pieces that are looked into
 HINT = "save it again, or look for a complete copy: `.metadata` is written last"
 
 
@@ -47,7 +47,11 @@ def read_distributed(path: Path) -> Archive:
     folder = Folder(path, _items(inside.get("storage_data")))
     nested = inside.get("planner_data")
     pickled.value = folder.tree(entries, nested if isinstance(nested, dict) else {})
-    pickled.globals = {name: one for name, one in (pickled.globals | folder.globals).items() if not name.startswith(EXPECTED) and name != "pathlib.PosixPath"}
+    pickled.globals = {
+        name: one
+        for name, one in (pickled.globals | folder.globals).items()
+        if not name.startswith(EXPECTED) and name != "pathlib.PosixPath"
+    }
     found = describe(pickled)
     return Archive(
         path,
@@ -99,7 +103,7 @@ class Folder:
         self.items = items
         self.globals: dict[str, Global] = {}
         self.oddities: list[str] = []
-        self.opened = 0
+        self.opened, self.patience = 0, Patience(0.7)
         names = sorted({item.file for pieces in items.values() for item in pieces})
         self.files = {name: path / name for name in names if _is_bare(name) and (path / name).is_file()}
         missing = [name for name in names if name not in self.files]
@@ -120,14 +124,14 @@ class Folder:
             keys = path if isinstance(path, tuple) and 0 < len(path) < 30 and all(isinstance(key, str | int) for key in path) else (name,)
             level = root
             for key in keys[:-1]:
-                below = level.setdefault(key, {})
+                below = level.setdefault(hashable(key), {})
                 level = below if isinstance(below, dict) else {}
-            level[keys[-1]] = self._entry(name, entry)
+            level[hashable(keys[-1])] = self._entry(name, entry)
         return root
 
     def _entry(self, name: str, entry: Stub) -> object:
         pieces = self.items.get(name, [])
-        content = self._content(pieces[0]) if len(pieces) == 1 else None
+        content = self._content(name, pieces[0]) if len(pieces) == 1 else None
         if not entry.dotted.endswith(".TensorStorageMetadata"):
             return content
         tensor = _described(entry)
@@ -136,14 +140,13 @@ class Folder:
             tensor.stride,
             tensor.dtype,
         )
-        if whole and isinstance(content, Tensor) and isinstance(storage := content.storage, Storage):
-            storage.file, storage.key = pieces[0].file, name
+        if whole:
             return content
         tensor.storage = Storage(name, tensor.dtype, _count(tensor.shape), "", ITEMSIZES.get(tensor.dtype, 0))
         tensor.storage.problem = "" if pieces and all(piece.file in self.files for piece in pieces) else "no file holds it"
         return tensor
 
-    def _content(self, item: Item) -> object:
+    def _content(self, name: str, item: Item) -> object:
         """Read one piece; None where that is not possible."""
         if item.file not in self.files:
             return None
@@ -153,12 +156,15 @@ class Folder:
                 self.oddities.append(f"only the first {MOST_OPENED:,} entries were looked into")
             return None
         try:
+            self.patience.check()
             with OnDisk(self.files[item.file]) as file:
                 archive = open_zip(file, item.offset, min(file.size, item.offset + item.length))
                 pickled = read_pickle(*in_memory(*archive.span(archive.root + "data.pkl")), steps=100_000)
                 place_storages(archive, archive.root + "data/", pickled.storages)
         except (Damaged, KeyError, OSError):
             return None
+        for storage in pickled.storages.values():
+            storage.file, storage.key = item.file, f"{name}/{storage.key}"
         self.globals |= pickled.globals
         return pickled.value
 

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from netlens.loading.checkpoints.files import OnDisk, Sliced
-from netlens.loading.checkpoints.machine import Damaged, Truncated
+from netlens.loading.checkpoints.machine import Damaged, Patience, Truncated
 from netlens.loading.checkpoints.pickles import Pickled, Reader, read_pickle
 from netlens.loading.checkpoints.rebuild import NotAsExpected, dimensions
 from netlens.loading.checkpoints.stubs import Blob, Bytes, Global, Storage, Tensor
@@ -14,7 +14,8 @@ from netlens.loading.checkpoints.stubs import Blob, Bytes, Global, Storage, Tens
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 MAGIC = b"\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little")  # LONG1; in front of it the protocol, and since 4 a frame
 FEW = 10_000  # opcodes that the four small pickles need at most
-MOST_STORAGES = 250_000
+MOST_KEYS = 400_000  # opcodes of the list of storages
+MOST_STORAGES = 20_000  # in a tar
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ def read_legacy(code: Bytes, bodies: Sliced, start: int, end: int, reader: Reade
     big_endian = system.value.get("little_endian") is False
     if not main.complete:
         return Legacy(main, big_endian, end)
-    keys = read_pickle(code, main.end, end, reader, 8 * MOST_STORAGES)
+    keys = read_pickle(code, main.end, end, reader, MOST_KEYS)
     stop = _place(bodies, keys, end, big_endian)
     main.oddities = list(reader.oddities)
     return Legacy(main, big_endian, stop)
@@ -73,12 +74,16 @@ def _place(bodies: Sliced, keys: Pickled, end: int, big_endian: bool) -> int:
     return position
 
 
-def nested_storage(content: bytes | Blob) -> object:
-    """Read the storage that a plain pickle carries inside, as bytes that torch.save wrote; None where it is none."""
+def nested_storage(content: bytes | Blob, globals_: dict[str, Global]) -> object:
+    """Read the storage that a plain pickle carries inside, as bytes that torch.save wrote; None where it is none.
+
+    What it names goes to `globals_`: unpickling the outer pickle unpickles this one, too.
+    """
     code, start = (content, 0) if isinstance(content, bytes) else (content.source, content.place)
     end = start + (len(content) if isinstance(content, bytes) else content.size)
+    reader = Reader()
+    reader.globals = globals_
     try:
-        reader = Reader()
         found = [read_pickle(code, start, end, reader, 200)]
         for _ in range(3):
             found.append(read_pickle(code, found[-1].end, end, reader, 200))
@@ -146,13 +151,15 @@ def _count(pickled: Pickled) -> int:
 
 def _tar_storages(code: Bytes, member: Tarred, reader: TarReader) -> None:
     pickled = read_pickle(code, member.start, member.end, reader, FEW)
+    patience = Patience(0.7)
     for _ in range(_count(pickled)):
+        patience.check()
         pickled = read_pickle(code, pickled.end, member.end, reader, FEW)
         if not isinstance(pickled.value, tuple) or len(pickled.value) != 3 or not isinstance(pickled.value[2], Global):
             raise Damaged("a storage's description makes no sense")
         key, location, cls = pickled.value
         count = struct.unpack("<q", code[pickled.end : pickled.end + 8].ljust(8, b"\xff"))[0]
-        storage = reader._storage(cls, key, location, count)
+        storage = reader.storage(cls, key, location, count)
         if storage is None or not storage.itemsize or pickled.end + 8 + storage.size > member.end:
             raise Truncated("a storage is not complete")
         storage.place = pickled.end + 8
@@ -161,7 +168,9 @@ def _tar_storages(code: Bytes, member: Tarred, reader: TarReader) -> None:
 
 def _tar_tensors(code: Bytes, member: Tarred, reader: TarReader) -> None:
     pickled = read_pickle(code, member.start, member.end, reader, FEW)
+    patience = Patience(0.7)
     for _ in range(_count(pickled)):
+        patience.check()
         pickled = read_pickle(code, pickled.end, member.end, reader, FEW)
         if not isinstance(pickled.value, tuple) or len(pickled.value) != 3:
             raise Damaged("a tensor's description makes no sense")

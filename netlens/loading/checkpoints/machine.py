@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 from netlens.loading.checkpoints.stubs import Blob, Bytes, Odd, Stub
 
-STEPS = 3_000_000  # opcodes; a checkpoint of 50,000 tensors takes two thirds of them
+STEPS = 2_400_000  # opcodes; a checkpoint of 50,000 tensors takes two thirds of them
 MEMORY = 80_000_000  # bytes that the values may take, roughly
 LONGEST = 1 << 16  # characters of a text, or bytes, that are worth copying out of the file
 LINE = 1 << 16  # bytes of an argument that ends with its line
@@ -25,14 +26,35 @@ class Exhausted(Exception):
     """The pickle is larger, or does more, than this reader follows."""
 
 
+class Patience:
+    """Ends the reading of many parts, each of which is bounded by itself."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.process_time() + seconds
+
+    def check(self) -> None:
+        """Raise Damaged when the time is over."""
+        if time.process_time() > self.deadline:
+            raise Damaged("it has more parts than netlens reads")
+
+
 class Maker(Protocol):
     """What a pickle's names, calls and references become."""
 
-    def find(self, module: str, name: str) -> object: ...
-    def call(self, function: object, args: object) -> object: ...
-    def new(self, cls: object, args: object) -> object: ...
-    def build(self, value: object, state: object) -> None: ...
-    def persistent(self, reference: object) -> object: ...
+    def find(self, module: str, name: str) -> object:
+        """Name a class or a function."""
+
+    def call(self, function: object, args: object) -> object:
+        """Describe what a call would have made."""
+
+    def new(self, cls: object, args: object) -> object:
+        """Describe an instance of a class."""
+
+    def build(self, value: object, state: object) -> None:
+        """Keep an object's state."""
+
+    def persistent(self, reference: object) -> object:
+        """Describe what lies outside of the pickle."""
 
 
 class Machine:
@@ -123,9 +145,13 @@ class Machine:
         self.stack.append(int.from_bytes(self.take(size), "little", signed=True))
 
 
+QUICK = frozenset({str, bytes, bool, float, type(None)})  # Python salts the hashes of texts
+LARGE = 1 << 60  # from twice that on, integers collide as somebody wants them to
+
+
 def hashable(key: object) -> object:
     """Return a key that takes no time to hash or compare, whoever chose it."""
-    if isinstance(key, str | bytes | bool | float) or key is None or (isinstance(key, int) and abs(key) < 1 << 60):
+    if type(key) in QUICK or (type(key) is int and -LARGE < key < LARGE):
         return key
     return Odd(key)
 
@@ -138,7 +164,8 @@ def fill(target: object, items: list[object]) -> None:
     if not isinstance(pairs, dict) or len(items) % 2:
         raise Damaged("entries for what is no dictionary")
     for index in range(0, len(items), 2):
-        pairs[hashable(items[index])] = items[index + 1]
+        key = items[index]
+        pairs[key if type(key) is str else hashable(key)] = items[index + 1]
 
 
 def extend(target: object, items: list[object]) -> None:

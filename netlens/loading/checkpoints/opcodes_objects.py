@@ -192,7 +192,7 @@ def _binpersid(m: Machine) -> None:
 
 
 def _extension(m: Machine, number: int) -> None:
-    m.stack.append(m.maker.find("copyreg", f"extension {number}"))
+    m.stack.append(m.maker.find("extension", str(number)))
 
 
 for _code, _size in ((0x82, 1), (0x83, 2), (0x84, 4)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import re
 import struct
 from collections.abc import Callable
 
@@ -119,6 +119,19 @@ def _float(m: Machine) -> None:
     m.stack.append(float(m.line()[:100]))
 
 
+ESCAPE = re.compile(rb"\\\\(?:x([0-9a-fA-F]{2})|([0-7]{1,3})|(.))", re.DOTALL)
+LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\", b"'": b"'", b'"': b'"', b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """Return what an escape of Python 2's texts stands for; not codecs.escape_decode, which warns about unknown ones."""
+    if found[1]:
+        return bytes([int(found[1], 16)])
+    if found[2]:
+        return bytes([int(found[2], 8) & 255])
+    return LETTERS.get(found[3], found[0])
+
+
 def _python2_text(value: bytes) -> str | bytes:
     return value.decode("ascii") if value.isascii() else value
 
@@ -128,7 +141,7 @@ def _string(m: Machine) -> None:
     line = m.line()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise Damaged("a text without quotes")
-    m.stack.append(_python2_text(codecs.escape_decode(line[1:-1])[0]))
+    m.stack.append(_python2_text(ESCAPE.sub(_unescaped, line[1:-1])))
 
 
 @opcode("V")

@@ -14,9 +14,13 @@ from netlens.loading.checkpoints.stubs import Array, Blob, Bytes, Global, Mappin
 
 HANDLERS = opcodes_values.HANDLERS | opcodes_objects.HANDLERS
 WORK = 20_000_000  # elements, times ten, that calls may copy
-LONGEST_NAME = 1000
+LONGEST_NAME = 300
+MOST_GLOBALS = 20_000
+NESTED = 1000  # what reading a pickle inside of the pickle counts as work
 
-Nested = Callable[[bytes | Blob], object]
+WATCHED = ("builtins.getattr", "torch.storage._load_from_bytes")
+
+Nested = Callable[[bytes | Blob, dict[str, Global]], object]
 
 
 @dataclass(slots=True)
@@ -27,7 +31,7 @@ class Pickled:
     end: int  # the first byte behind it
     globals: dict[str, Global]
     storages: dict[str, Storage]
-    safe_getattr: bool  # getattr was only asked for a method of an object, as Python writes bound methods
+    misused: frozenset[str]  # of the functions in WATCHED: those that were not used as honest pickles use them
     complete: bool  # False: it is larger, or does more, than netlens follows
     oddities: list[str] = field(default_factory=list)
 
@@ -40,15 +44,18 @@ class Reader:
         self.globals: dict[str, Global] = {}
         self.storages: dict[str, Storage] = {}
         self.oddities: dict[str, None] = {}
-        self.safe_getattr = True
+        self.misused: set[str] = set()
         self.work = WORK
 
     def find(self, module: str, name: str) -> object:
         """Name a class or a function; Python 2's names become those of today."""
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), (_compat_pickle.IMPORT_MAPPING.get(module, module), name))
+        module = "torch._tensor" if module == "torch.tensor" else module  # where it was until torch 1.8
         dotted = f"{module[:LONGEST_NAME]}.{name[:LONGEST_NAME]}"
         found = self.globals.get(dotted)
         if found is None:
+            if len(self.globals) >= MOST_GLOBALS:
+                raise Exhausted
             found = self.globals[dotted] = Global(module[:LONGEST_NAME], name[:LONGEST_NAME], dotted)
         return found
 
@@ -63,6 +70,9 @@ class Reader:
         return self._special(function.dotted, values) or Stub(function, values)
 
     def _spend(self, args: object) -> None:
+        for value in args[:10] if isinstance(args, tuple) else ():
+            if isinstance(value, Global) and value.dotted in WATCHED:
+                self.misused.add(value.dotted)  # handed on, to be called by another function
         if isinstance(args, tuple) and args and isinstance(args[0], str | bytes | list | tuple | dict):
             self.work -= len(args[0]) * (1 if isinstance(args[0], str | bytes) else 10)
             if self.work < 0:
@@ -72,9 +82,13 @@ class Reader:
         """The calls that lead to other objects; None for every other call."""
         match name:
             case "builtins.getattr" if not (len(args) == 2 and isinstance(args[0], Stub) and isinstance(args[1], str)):
-                self.safe_getattr = False
-            case "torch.storage._load_from_bytes" if self.nested and args and isinstance(args[0], bytes | Blob):
-                return self.nested(args[0])
+                self.misused.add(name)
+            case "torch.storage._load_from_bytes":
+                self.work -= NESTED
+                found = self.nested(args[0], self.globals) if self.nested and args and isinstance(args[0], bytes | Blob) else None
+                if found is None:
+                    self.misused.add(name)
+                return found
             case "torch._tensor._rebuild_from_type_v2" | "torch._tensor._rebuild_from_type" if len(args) >= 3:
                 return self._of_type(*args[:3])
             case "copyreg._reconstructor" if args:
@@ -95,6 +109,8 @@ class Reader:
     def new(self, cls: object, args: object) -> object:
         """Describe an instance of a class."""
         values = args if isinstance(args, tuple) else (args,)
+        if isinstance(cls, Global) and cls.dotted in WATCHED:
+            self.misused.add(cls.dotted)
         if isinstance(cls, Global) and (known := rebuilt(cls, values)) is not None:
             return known
         return Stub(cls, values)
@@ -112,14 +128,15 @@ class Reader:
             tag = tag if isinstance(tag, str) else tag.decode("latin-1")
             if tag == "module" and len(reference) == 4:
                 return reference[1]
-            if tag == "storage" and len(reference) >= 5 and (storage := self._storage(*reference[1:5])):
+            if tag == "storage" and len(reference) >= 5 and (storage := self.storage(*reference[1:5])):
                 return _view(storage, reference[5] if len(reference) > 5 else None)
         if isinstance(reference, str | int) and (storage := self.storages.get(str(reference)[:100])):
             return storage
         self.oddities["the pickle refers to something outside of it that is no storage"] = None
         return Stub(None, (reference,))
 
-    def _storage(self, cls: object, key: object, location: object, count: object) -> Storage | None:
+    def storage(self, cls: object, key: object, location: object, count: object) -> Storage | None:
+        """Describe one storage, the same for the same key; None where the description makes no sense."""
         if not isinstance(cls, Global) or not isinstance(key, str | bytes | int) or type(count) is not int or not 0 <= count < MOST:
             return None
         name = key.decode("latin-1") if isinstance(key, bytes) else str(key)
@@ -163,7 +180,7 @@ def read_pickle(code: Bytes, start: int, end: int, reader: Reader | None = None,
     except Exhausted:
         value, complete = salvaged(machine), False
         reader.oddities["it is larger, or does more, than netlens follows: what is listed is incomplete"] = None
-    return Pickled(value, machine.position, reader.globals, reader.storages, reader.safe_getattr, complete, list(reader.oddities))
+    return Pickled(value, machine.position, reader.globals, reader.storages, frozenset(reader.misused), complete, list(reader.oddities))
 
 
 def run(machine: Machine, steps: int = STEPS) -> object:

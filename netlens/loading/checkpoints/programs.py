@@ -10,7 +10,7 @@ from netlens.loading.checkpoints.archive import ForeignGlobal, StoredTensor, Ten
 from netlens.loading.checkpoints.describe import runs
 from netlens.loading.checkpoints.dtypes import EXPORTED, ITEMSIZES
 from netlens.loading.checkpoints.files import in_memory
-from netlens.loading.checkpoints.machine import Damaged
+from netlens.loading.checkpoints.machine import Damaged, Patience
 from netlens.loading.checkpoints.modules import text
 from netlens.loading.checkpoints.pickles import Pickled, read_pickle
 from netlens.loading.checkpoints.rebuild import NotAsExpected, dimensions
@@ -24,7 +24,7 @@ from netlens.loading.checkpoints.zips import Zip, open_zip, place_storages
 CONFIG = re.compile(r"data/(weights|constants)/(.+)_(?:weights|constants)_config\.json$")
 WHOLE = re.compile(r"(?:data/(weights|constants|sample_inputs)/(.+)|serialized_(state_dict|constants|example_inputs))\.pt$")
 GRAPH = re.compile(r"(models/.+|serialized_exported_program)\.json$")
-LARGEST_JSON = 64 << 20
+LARGEST_JSON = 32 << 20
 
 # A formula: names of symbols, of sympy's classes (which begin with a capital) and of assumptions; what size() and stride() give.
 WORD = re.compile(r"[^\W\d]\w*")
@@ -58,7 +58,9 @@ class ExportReader:
 
     def read(self) -> Program:
         """List the tensors, then look for what torch would run."""
+        patience = Patience(1.0)
         for name in self.archive.members:
+            patience.check()
             inner = name.removeprefix(self.archive.root) if self.archive.root != "data/" else name
             if (match := CONFIG.search(inner)) is not None:
                 self._config(name, match[1], match[2])

@@ -15,11 +15,21 @@ from netlens.loading.checkpoints.archive import Archive, StoredTensor
 from netlens.loading.checkpoints.distributed import read_distributed
 from netlens.loading.checkpoints.files import OnDisk
 from netlens.loading.checkpoints.machine import Damaged, Truncated
+from netlens.loading.checkpoints.other_files import by_text
 from netlens.loading.checkpoints.read_kinds import READERS, read_index
 from netlens.loading.checkpoints.sniff import HEAD, folder_problem, kind_of, odd_suffix, regular_file
 
-INDEXES = (".safetensors.index.json", ".bin.index.json")
-SINGLE = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin", "diffusion_pytorch_model.safetensors")
+# What a folder of Hugging Face's libraries holds, in their own order of preference.
+WHOLE = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.bin",
+)
 COMPLETE = "get the file again, and compare its size with the source's"
 
 
@@ -56,26 +66,36 @@ def _without_collector() -> Iterator[None]:
 def _folder(path: Path) -> Archive:
     if (path / ".metadata").is_file():
         return read_distributed(path)
-    indexes = sorted(child for child in path.iterdir() if child.name.endswith(INDEXES))
-    if len(indexes) == 1 or (indexes and all(child.name.endswith(INDEXES) for child in indexes) and indexes[-1].name.endswith(INDEXES[0])):
-        return replace(_file(indexes[-1]), path=path)
-    present = [path / name for name in SINGLE if (path / name).is_file()]
-    if present:
-        return _file(present[0])
+    for name in WHOLE:
+        if (path / name).is_file():
+            return _file(path / name)
+    indexes = [child for child in path.iterdir() if child.name.endswith(".index.json")]
+    if len(indexes) == 1:
+        return _file(indexes[0])
     raise folder_problem(path)
 
 
 def _file(path: Path) -> Archive:
     with OnDisk(path) as file:
-        kind = kind_of(path, file[0:HEAD], file.size)
+        head = file[0:HEAD]
+        kind = kind_of(path, head, file.size)
         try:
             archive = read_index(path, file, _shard) if kind == "index" else READERS[kind](path, file)
         except Truncated as error:
+            if _is_text(kind, head):
+                raise by_text(path, head, file.size) from error
             detail = f": {error}" if str(error) else ""
             raise FileProblem(f"{str(path)!r} is truncated{detail}; {file.size:,} bytes are there ({kind})", hint=COMPLETE) from error
         except Damaged as error:
+            if _is_text(kind, head):
+                raise by_text(path, head, file.size) from error
             raise FileProblem(f"{str(path)!r} is damaged ({kind}): {error}", hint=COMPLETE) from error
     return replace(archive, oddities=(*odd_suffix(path, archive.kind), *archive.oddities))
+
+
+def _is_text(kind: str, head: bytes) -> bool:
+    """Whether what looked like a pickle of protocol 0 may as well be words, line by line."""
+    return kind == "plain pickle" and head[:1] != b"\x80"
 
 
 def _shard(path: Path) -> Archive:

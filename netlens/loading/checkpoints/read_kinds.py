@@ -12,7 +12,7 @@ from netlens.loading.checkpoints.archive import Archive, StoredTensor, TensorGro
 from netlens.loading.checkpoints.describe import Description, describe
 from netlens.loading.checkpoints.files import OnDisk, in_memory
 from netlens.loading.checkpoints.legacy import nested_storage, read_legacy, read_tar, tar_members
-from netlens.loading.checkpoints.machine import Damaged
+from netlens.loading.checkpoints.machine import Damaged, Patience
 from netlens.loading.checkpoints.other_files import archive_problem
 from netlens.loading.checkpoints.pickles import Reader, read_pickle
 from netlens.loading.checkpoints.programs import ExportReader
@@ -24,7 +24,7 @@ from netlens.loading.checkpoints.zips import Zip, open_zip, place_storages
 from netlens.loading.words import listed, one_line
 
 LARGEST_PICKLE = 512 << 20
-LARGEST_INDEX = 64 << 20
+LARGEST_INDEX = 32 << 20
 MOST_SHARDS = 2000
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
@@ -99,7 +99,7 @@ def _script(path: Path, file: OnDisk, archive: Zip) -> Archive:
     flattener = ScriptFlattener(code)
     pickled = read_pickle(*in_memory(*archive.span(root + "data.pkl")))
     odd = pickled.oddities + place_storages(archive, root + "data/", pickled.storages)
-    constants = read_pickle(*in_memory(*archive.span(root + "constants.pkl")))
+    constants = read_pickle(*in_memory(*archive.span(root + "constants.pkl")), steps=600_000)
     odd += place_storages(archive, root + "constants/", constants.storages)
     named = tuple(stored(name, tensor) for name, tensor in flattener.tensors(pickled.value))
     frozen = [tensor for tensor in constants.value if isinstance(tensor, Tensor)] if isinstance(constants.value, list | tuple) else []
@@ -166,7 +166,10 @@ def read_index(path: Path, file: OnDisk, shard: Shard) -> Archive:
     if missing:
         what = f"{len(missing)} of the {len(files)} files that {str(path)!r} names are missing: {listed(missing, 4)}"
         raise FileProblem(what, hint="fetch them into the same folder")
-    found = {name: shard(path.parent / name) for name in files}
+    found, patience = dict[str, Archive](), Patience(5.0)
+    for name in files:
+        found[name] = shard(path.parent / name)
+        patience.check()
     tensors = {tensor.name: tensor for name, archive in found.items() for tensor in _of_shard(name, archive)}
     lost = [name for name in names if name not in tensors]
     odd = [f"{len(lost):,} tensors that the index names are in no file: {listed(lost, 3)}"] if lost else []

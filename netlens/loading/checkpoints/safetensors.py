@@ -12,7 +12,7 @@ from netlens.loading.checkpoints.machine import Damaged, Truncated
 LONGEST_HEADER = 100_000_000  # the format's own limit
 READ_HEADER = 24 << 20  # bytes of a header that netlens reads: some 150,000 tensors
 MOST = 1 << 62
-MOST_BRACKETS, MOST_COMMAS = 450_000, 1_500_000  # three of the first for each tensor; what JSON becomes takes twenty times its bytes
+MOST_BRACKETS, MOST_COLONS, MOST_COMMAS = 450_000, 450_000, 1_000_000  # what JSON becomes may take twenty times its bytes
 
 
 def looks_like_safetensors(head: bytes, size: int) -> bool:
@@ -48,7 +48,7 @@ def parsed(content: bytes) -> dict[str, object]:
             raise Damaged("its JSON names something twice")
         return entries
 
-    if content.count(b"[") + content.count(b"{") > MOST_BRACKETS or content.count(b",") > MOST_COMMAS:
+    if content.count(b"[") + content.count(b"{") > MOST_BRACKETS or content.count(b":") > MOST_COLONS or content.count(b",") > MOST_COMMAS:
         raise Damaged("it lists more than netlens reads")
     try:
         value = json.loads(content, object_pairs_hook=unique)
@@ -72,7 +72,8 @@ def _entry(name: str, entry: object, start: int, file: str) -> StoredTensor:
         count *= size
     first, stop = offsets
     if bits and (stop - first) * 8 != count:
-        raise Damaged(f"its header gives {shown} {stop - first:,} bytes, and a shape that needs {-(-count // 8):,}")
+        needed = f"{-(-count // 8):,}" if count < MOST else "more than any file has"
+        raise Damaged(f"its header gives {shown} {stop - first:,} bytes, and a shape that needs {needed}")
     if dtype == "float4_e2m1fn_x2" and shape:  # torch counts pairs
         shape = [*shape[:-1], shape[-1] // 2]
     why = "" if bits >= 8 or dtype == "float4_e2m1fn_x2" else f"of the type {str(code)[:20]}, which torch does not have"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netlens.loading.checkpoints.machine import Damaged
-from netlens.loading.checkpoints.modules import MOST_MODULES, MOST_TENSORS, attributes, text
+from netlens.loading.checkpoints.modules import LONGEST_NAME, MOST_TENSORS, MOST_WORK, attributes, text
 from netlens.loading.checkpoints.stubs import Stub, Tensor
 from netlens.loading.checkpoints.zips import Zip
 
-MOST_CODE = 32 << 20  # characters
+MOST_CODE = 8 << 20  # characters
 CLASS = re.compile(r"^class (\w+)\(Module\):\n  __parameters__ = \[([^\]]*)\]\n  __buffers__ = \[([^\]]*)\]", re.MULTILINE)
 QUOTED = re.compile(r'"([^"]*)"')
 MANGLED = re.compile(r"^__torch__\.|___torch_mangle_\d+\.")
@@ -72,14 +72,15 @@ class ScriptFlattener:
         """Return names and tensors: parameters, then buffers, then those of the submodules."""
         found: list[tuple[str, Tensor]] = []
         stack: list[Iterator[tuple[str, object]]] = [iter([("", module)])]
-        visits = 0
+        work = 0
         while stack:
             prefix, child = next(stack[-1], ("", None))
             if child is None:
                 stack.pop()
                 continue
-            visits += 1
-            if len(stack) > 1000 or visits > MOST_MODULES or len(found) > MOST_TENSORS:
+            registry = self.code.classes.get(child.dotted) if isinstance(child, Stub) else None
+            work += 1 + len(attributes(child)) + (len(registry.parameters) + len(registry.buffers) if registry else 0)
+            if len(stack) > 1000 or work > MOST_WORK or len(found) > MOST_TENSORS:
                 self.oddities["a module contains itself, or others too often: its list of tensors is incomplete"] = None
                 break
             found.extend(self._own(child, prefix))
@@ -103,4 +104,4 @@ class ScriptFlattener:
     def _children(self, module: object, prefix: str) -> Iterator[tuple[str, object]]:
         for name, child in attributes(module).items():
             if isinstance(child, Stub) and (child.dotted in self.code.classes or not self.code.classes):
-                yield f"{prefix}{text(name)}.", child
+                yield f"{prefix}{text(name)}."[-LONGEST_NAME:], child

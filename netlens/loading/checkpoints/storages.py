@@ -51,6 +51,12 @@ class Storages:
         except RuntimeError as error:
             raise self._unreadable(stored, "it reaches beyond its storage") from error
 
+    def forget(self) -> None:
+        """Give back the memory of what has been read so far: it is read anew when it is looked at again."""
+        for mapped in self._maps.values():
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
     def first_and_last(self, stored: StoredTensor) -> tuple[Tensor, Tensor]:
         """Read the first and the last element with the file's own `read`, for a check of what `tensor` gave.
 

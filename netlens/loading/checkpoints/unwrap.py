@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from netlens.loading.checkpoints.modules import Flattener, attributes, is_module, model_class, text
+from netlens.loading.checkpoints.modules import LONGEST_NAME, Flattener, attributes, is_module, model_class, text
 from netlens.loading.checkpoints.stubs import Stub, Tensor
 
 DEPTH = 64
-MOST_CONTAINERS = 200_000
-MOST_TENSORS = 200_000
+MOST_CONTAINERS = 100_000
+MOST_TENSORS = 100_000
+MOST_WORK = 1_500_000  # entries looked at: objects may share their arguments, and their states
 MOST_GROUPS = 16  # beside one another; more are one group with longer names
+MOST_SPECIAL = 500  # the same for modules, optimizers and averaged copies
 
 WEIGHTS = frozenset(
     {"state_dict", "model_state_dict", "model", "model_state", "model_weights", "module", "net", "network", "params", "weights"}
@@ -23,16 +25,21 @@ AVERAGED = re.compile(r"(^|[._-])(ema|teacher|averaged|shadow|swa)([._-]|$)|^ema
 OPTIMIZER = re.compile(r"optim|(^|[._-])opt([._-]|$)|exp_avg|fp32_flat_groups", re.IGNORECASE)
 OTHER = re.compile(r"rng|random|scheduler|scaler|loss|metric|callback|sampler|loops|grad|(^|[._-])amp([._-]|$)|history", re.IGNORECASE)
 
-Path = tuple[str, ...]
+CONTAINERS = (dict, list, tuple, Stub)
+SIMPLE = frozenset({int, str, float, bool, bytes, type(None)})
 Named = tuple[str, Tensor]
+
+ROLES = ("ema", "optimizer", "other", "")  # the first that a key on the way suggests
 
 
 @dataclass(slots=True, eq=False)
 class Node:
     """A container, with what lies directly in it."""
 
-    path: Path
+    key: str
     value: object
+    depth: int = 0
+    hint: str = ""  # the role that its key, or one above it, suggests
     tensors: list[Named] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
     total: int = 0  # tensors in it and below
@@ -43,64 +50,87 @@ class Node:
 class Group:
     """Tensors that belong together, not yet described."""
 
-    key: str
+    key: str  # below the container that it was asked of
     role: str
     tensors: list[Named]
     module: str = ""  # the class, where they are a module's
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it must stay apart from its neighbours."""
+        return bool(self.module) or self.role in ("optimizer", "ema")
 
 
 class Walk:
     """Visits every container once, under the first name that leads to it: values may contain themselves, or each other 2^60 times."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, Node] = {}
+        self.seen: set[int] = set()
         self.oddities: dict[str, None] = {}
-        self.count = 0
+        self.flattener = Flattener()
+        self.count = self.work = 0
         self.complete = True
 
     def tree(self, value: object) -> Node:
         """Return the containers below a value."""
-        root = Node((), value)
-        self.seen[id(value)] = root
+        root = Node("", value)
+        self.seen.add(id(value))
         order, waiting = [root], [root]
         while waiting:
             node = waiting.pop()
-            waiting.extend(reversed(self._open(node)))
+            self._open(node)
+            waiting.extend(reversed(node.children))
             order.extend(node.children)
         for node in reversed(order):
             node.total = len(node.tensors) + sum(child.total for child in node.children)
+        self.oddities |= self.flattener.oddities
         return root
 
-    def _open(self, node: Node) -> list[Node]:
-        """Fill one node; return those of its children that are to be opened."""
-        if is_module(node.value):
+    def _open(self, node: Node) -> None:
+        """Fill one node."""
+        if isinstance(node.value, Stub) and is_module(node.value):
             node.is_module = True
-            flattener = Flattener()
-            assert isinstance(node.value, Stub)
-            node.tensors = flattener.tensors(node.value)
-            self.oddities |= flattener.oddities
-            self.count += len(node.tensors)
-            return []
+            node.tensors = self.flattener.tensors(node.value)
+            return None
         if isinstance(node.value, Tensor):
             node.tensors.append(("", node.value))
+        if self.work > MOST_WORK:
+            return self._stop()
         for key, child in entries(node.value):
+            self.work += 1
+            if type(child) in SIMPLE:
+                continue
             if isinstance(child, Tensor):
                 self.count += 1
+                if self.count > MOST_TENSORS:
+                    return self._stop()
                 node.tensors.append((text(key), child))
-            elif isinstance(child, dict | list | tuple | Stub) and id(child) not in self.seen and (child or isinstance(child, Stub)):
+            elif isinstance(child, CONTAINERS) and id(child) not in self.seen and (child or isinstance(child, Stub)):
                 self._add(node, text(key), child)
-            if self.count > MOST_TENSORS or len(self.seen) > MOST_CONTAINERS:
-                self.oddities["it holds more than netlens lists: what is shown is incomplete"] = None
-                self.complete = False
-                return []
-        return node.children
+        return None
+
+    def _stop(self) -> None:
+        self.oddities["it holds more than netlens lists: what is shown is incomplete"] = None
+        self.complete = False
 
     def _add(self, node: Node, key: str, child: object) -> None:
-        if len(node.path) >= DEPTH:
+        if len(self.seen) >= MOST_CONTAINERS:
+            return self._stop()
+        if node.depth >= DEPTH:
             self.oddities[f"it is nested deeper than {DEPTH} levels: what lies below is left out"] = None
-            return
-        made = self.seen[id(child)] = Node((*node.path, key), child)
-        node.children.append(made)
+            return None
+        self.seen.add(id(child))
+        node.children.append(Node(key, child, node.depth + 1, min(node.hint, _hint(key), key=ROLES.index)))
+        return None
+
+
+def _hint(key: str) -> str:
+    """Return the role that a key suggests, or ""."""
+    if AVERAGED.search(key):
+        return "ema"
+    if OPTIMIZER.search(key):
+        return "optimizer"
+    return "other" if OTHER.search(key) else ""
 
 
 def entries(value: object) -> Iterator[tuple[object, object]]:
@@ -120,35 +150,37 @@ def entries(value: object) -> Iterator[tuple[object, object]]:
 
 
 def groups_of(node: Node) -> list[Group]:
-    """Return the groups in and below a container."""
+    """Return the groups in and below a container, the keys relative to it."""
     if not node.total:
         return []
-    key = ".".join(node.path)
     if node.is_module:
-        return [Group(key, _role(node, "weights"), node.tensors, model_class(node.value))]
+        return [Group("", _role(node, node.tensors), node.tensors, model_class(node.value))]
     if is_optimizer(node.value):
-        return [Group(key, "optimizer", list(_all_below(node)))]
+        return [Group("", "optimizer", _all_below(node))]
     below = [child for child in node.children if child.total]
-    if node.tensors and not _is_wrapper(node, below):
-        return [Group(key, _role(node, "weights"), list(_all_below(node)))]
-    found = [group for child in below for group in groups_of(child)]
-    whole = bool(node.path) and node.path[-1] in WHOLE and not any(_is_named(child.path[-1]) for child in below)
-    if (whole or len(found) > MOST_GROUPS) and not any(group.module or group.role == "optimizer" for group in found):
-        return [Group(key, _role(node, "weights"), list(_all_below(node)))]
+    special = any(child.is_module or is_optimizer(child.value) or _is_named(child.key) for child in below)
+    if (node.tensors and not special and not _is_loose(node, below)) or (len(below) > MOST_GROUPS and not special):
+        tensors = _all_below(node)
+        return [Group("", _role(node, tensors), tensors)]
+    found = [replace(group, key=_joined(child.key, group.key)) for child in below for group in groups_of(child)]
+    whole = (node.key in WHOLE and not special) or len(found) > MOST_GROUPS
+    if (whole and not any(group.is_special for group in found)) or len(found) > MOST_SPECIAL:
+        tensors = node.tensors + [(_joined(group.key, name), tensor) for group in found for name, tensor in group.tensors]
+        return [Group("", _role(node, tensors), tensors)]
     if node.tensors:
-        found.append(Group(key, "other" if found else _role(node, "weights"), node.tensors))
+        found.append(Group("", "other" if found else _role(node, node.tensors), node.tensors))
     return found
 
 
-def _is_wrapper(node: Node, below: list[Node]) -> bool:
-    """Whether a container that holds tensors itself is still a wrapper: something in it is a state dict of its own."""
-    loose = all(not tensor.shape or OTHER.search(name) for name, tensor in node.tensors)
-    for child in below:
-        if child.is_module or is_optimizer(child.value) or (loose and child.total > len(node.tensors)):
-            return True
-        if _is_named(child.path[-1]) and not any("." in name for name, _ in node.tensors):
-            return True
-    return False
+def _joined(key: str, name: str) -> str:
+    return (f"{key}.{name}" if key and name else key or name)[-LONGEST_NAME:]
+
+
+def _is_loose(node: Node, below: list[Node]) -> bool:
+    """Whether the tensors of a container are only things beside the state dicts in it: a loss, the state of a random generator."""
+    if not all(not tensor.shape or OTHER.search(name) for name, tensor in node.tensors):
+        return False
+    return any(child.total > len(node.tensors) for child in below)
 
 
 def _is_named(key: str) -> bool:
@@ -156,12 +188,15 @@ def _is_named(key: str) -> bool:
     return key in WEIGHTS or AVERAGED.search(key) is not None or OPTIMIZER.search(key) is not None
 
 
-def _all_below(node: Node, prefix: str = "") -> Iterator[Named]:
-    """Yield all tensors in and below a container, in the file's order as far as it is known."""
-    for name, tensor in node.tensors:
-        yield prefix + name, tensor
-    for child in node.children:
-        yield from _all_below(child, f"{prefix}{child.path[-1]}.")
+def _all_below(node: Node) -> list[Named]:
+    """Return all tensors in and below a container, each container's own first."""
+    found: list[Named] = []
+    waiting = [(node, "")]
+    while waiting:
+        at, prefix = waiting.pop()
+        found.extend((prefix + name, tensor) for name, tensor in at.tensors)
+        waiting.extend((child, f"{_joined(prefix[:-1], child.key)}.") for child in reversed(at.children) if child.total)
+    return found
 
 
 def is_optimizer(value: object) -> bool:
@@ -170,13 +205,9 @@ def is_optimizer(value: object) -> bool:
     return "param_groups" in inside and "state" in inside
 
 
-def _role(node: Node, otherwise: str) -> str:
-    for part in node.path:
-        if AVERAGED.search(part):
-            return "ema"
-    for part in node.path:
-        if OPTIMIZER.search(part):
-            return "optimizer"
-    if any(OTHER.search(part) for part in node.path) and not node.is_module:
-        return "other"
-    return otherwise if any(tensor.shape for _, tensor in _all_below(node)) else "other"
+def _role(node: Node, tensors: list[Named]) -> str:
+    if node.hint in ("ema", "optimizer"):
+        return node.hint
+    if node.is_module:
+        return "weights"
+    return node.hint or ("weights" if any(tensor.shape for _, tensor in tensors) else "other")

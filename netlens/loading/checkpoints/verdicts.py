@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from netlens.loading.checkpoints.archive import ForeignGlobal
 from netlens.loading.checkpoints.dtypes import ITEMSIZES
-from netlens.loading.checkpoints.names import HOSTILE_MODULES, HOSTILE_NAMES, KNOWN_PACKAGES, PLAIN
+from netlens.loading.checkpoints.names import HARMLESS, HOSTILE_MODULES, HOSTILE_NAMES, KNOWN_PACKAGES, PLAIN
 from netlens.loading.checkpoints.rebuild import REBUILDS
 from netlens.loading.checkpoints.stubs import Global
 
 
-def foreign(globals_: Iterable[Global], safe_getattr: bool = False) -> tuple[ForeignGlobal, ...]:
+def foreign(globals_: Iterable[Global], misused: Container[str] = ()) -> tuple[ForeignGlobal, ...]:
     """Return the verdicts on all names that plain weights do not need, the worst first."""
-    found = [ForeignGlobal(name.dotted, verdict(name, safe_getattr)) for name in globals_ if not _plain(name)]
+    found = [ForeignGlobal(name.dotted, verdict(name, misused)) for name in globals_ if name.dotted in misused or not _plain(name)]
     order = ("hostile", "foreign", "known")
     return tuple(sorted(found, key=lambda one: order.index(one.verdict)))
 
 
-def verdict(named: Global, safe_getattr: bool = False) -> str:
+def verdict(named: Global, misused: Container[str] = ()) -> str:
     """Return "hostile", "known" or "foreign"."""
-    if named.dotted == "builtins.getattr" and safe_getattr:
+    if named.dotted in misused:
+        return "hostile"
+    if named.dotted in HARMLESS or named.dotted == "builtins.getattr":
         return "known"
     if named.dotted in HOSTILE_NAMES or any(prefix in HOSTILE_MODULES for prefix in _prefixes(named)) or _reaches(named):
         return "hostile"

@@ -19,6 +19,8 @@ from netlens.loading.named import NamedModel
 from netlens.loading.words import one_line
 from netlens.probing.meta import built_on_meta, skeleton
 
+PIECE = 64 << 20  # bytes
+
 
 def fit_model(model: nn.Module, archive: Archive, *, name: str, key: str | None = None, strip_prefix: str | None = None) -> Fit:
     """Decide how `archive` fits `model`, by names, shapes and dtypes; no value is read, and the model is not touched.
@@ -88,9 +90,7 @@ def load_into(model: nn.Module, found: Fit, archive: Archive, *, trust: bool = F
         values = _values(storages, archive, found, trust)
         _check_convertible(values, targets)
         targets = {**targets, **_with_memory(model, targets, values)}
-        with torch.no_grad():
-            for name, value in values.items():
-                targets[name].copy_(value.reshape(targets[name].shape))
+        _copy(values, targets, storages)
         if not _in_pieces(archive, found):
             _compare(storages, found, targets)
 
@@ -152,6 +152,18 @@ def _values(storages: Storages, archive: Archive, found: Fit, trust: bool) -> di
     return {pair.name: storages.tensor(pair.tensor) for pair in found.pairs}
 
 
+def _copy(values: Mapping[str, Tensor], targets: Mapping[str, Tensor], storages: Storages) -> None:
+    """Write the values; never more of the file stays in memory than a piece of it."""
+    pending = 0
+    with torch.no_grad():
+        for name, value in values.items():
+            targets[name].copy_(value.reshape(targets[name].shape))
+            pending += value.numel() * value.element_size()
+            if pending > PIECE:
+                storages.forget()
+                pending = 0
+
+
 def _in_pieces(archive: Archive, found: Fit) -> bool:
     """Tell whether torch itself must put tensors together, out of the pieces that several processes wrote."""
     return archive.kind == "distributed" and any(pair.tensor.place < 0 for pair in found.pairs)
@@ -160,7 +172,9 @@ def _in_pieces(archive: Archive, found: Fit) -> bool:
 def _check_convertible(values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
     """Make all that can fail fail before anything is written."""
     for name, target in targets.items():
-        if not is_lazy(target) and torch._debug_has_internal_overlap(target) == 1:  # elements that share memory cannot be written one by one
+        if (
+            not is_lazy(target) and torch._debug_has_internal_overlap(target) == 1
+        ):  # elements that share memory cannot be written one by one
             raise FileProblem(
                 f"{one_line(name)!r} of the model is an expanded tensor, which cannot be loaded into", hint="make it contiguous"
             )

@@ -15,7 +15,7 @@ from netlens.loading.checkpoints.machine import Damaged, Truncated
 from netlens.loading.checkpoints.stubs import Storage
 
 END, END64, LOCATOR64, ENTRY, LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
-MOST_MEMBERS = 250_000
+MOST_MEMBERS = 120_000
 MOST_INFLATED = 64 << 20  # bytes of one compressed member
 NONE32, NONE16 = 0xFFFFFFFF, 0xFFFF
 SIZES = struct.Struct("<HH").unpack_from
@@ -48,7 +48,7 @@ class Zip:
     def root(self) -> str:
         """The folder that holds everything, with its slash: "archive/"; "" where there is none."""
         head, slash, _ = self.first.partition("/")
-        return head + slash
+        return head + slash if slash else ""
 
     def place(self, member: Member) -> int:
         """Return where a member's bytes start.

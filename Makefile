@@ -1,7 +1,7 @@
 # make demo       see what netlens does, on a fresh machine: creates .venv, installs, runs
 # make test       lint, type-check and tests;  make test-all: with the sweeps over whole registries
 # make lint       only lint and type-check
-# make bench      netlens beside torchinfo and fvcore: time and memory of whole processes
+# make bench      netlens beside torchinfo, fvcore and torch.load: time and memory
 # make clean      remove caches and outputs; .venv stays
 #
 # Another Python: make PYTHON=python3.12 demo
@@ -49,6 +49,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.checkpoints
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache netlens-out

@@ -9,6 +9,7 @@ import html
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from rich.text import Text
@@ -25,7 +26,7 @@ def main() -> None:
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     run = subprocess.run([sys.executable, "-m", *COMMAND], capture_output=True, text=True, check=True, env=environment)
     lines = [Text(f"$ {' '.join(COMMAND)}", "bold"), *Text.from_ansi(run.stdout).split("\n")]
-    FILE.write_text(svg([line for line in lines]), encoding="utf-8")
+    FILE.write_text(svg(list(lines)), encoding="utf-8")
     print(f"wrote {FILE}", file=sys.stderr)
 
 
@@ -52,7 +53,7 @@ def svg(lines: list[Text]) -> str:
 
 def _runs(line: Text) -> list[tuple[int, int, str]]:
     cuts = sorted({0, len(line.plain), *(edge for span in line.spans for edge in (span.start, span.end))})
-    return [(start, end, _paint(line, start)) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [(start, end, _paint(line, start)) for start, end in pairwise(cuts)]
 
 
 def _paint(line: Text, place: int) -> str:

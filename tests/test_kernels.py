@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from netlens.probing.kernels import _KERNELS, kernel_of
-from netlens.probing.meta import MixedMeta
+from netlens.probing.mixed import MixedMeta
 from netlens.probing.pointwise import Misfit, broadcast
 
 aten = torch.ops.aten

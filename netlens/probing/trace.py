@@ -20,7 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from netlens.probing.attention import fused_attention
 from netlens.probing.leaves import leaves
 from netlens.probing.macs import formula_of, is_free
-from netlens.probing.meta import MixedMeta
+from netlens.probing.mixed import MixedMeta
 from netlens.probing.paths import Paths, Place, every_call
 
 Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # (name, shape, dtype) of every leaf

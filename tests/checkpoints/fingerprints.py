@@ -10,7 +10,7 @@ from netlens.loading.checkpoints import architectures
 from netlens.loading.checkpoints.identify import Entry, body, whole
 from netlens.loading.models import find_model
 from netlens.loading.specs import parse_model_spec
-from netlens.probing.meta import built_on_meta
+from netlens.probing.building import built_on_meta
 
 Tables = tuple[dict[str, str], dict[str, str]]
 

@@ -12,7 +12,7 @@ from netlens.loading.checkpoints.causes import checked_fit
 from netlens.loading.checkpoints.identify import architectures
 from netlens.loading.models import find_model
 from netlens.loading.specs import parse_model_args, parse_model_spec
-from netlens.probing.meta import built_on_meta
+from netlens.probing.building import built_on_meta
 from tests.checkpoints import fingerprints
 from tests.checkpoints.by_hand import archive, group, named, saved, tensor
 

@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from netlens.errors import NetlensError
+from netlens.probing.building import built_on_meta
 from netlens.probing.explain import is_certain, is_own_check
 from netlens.probing.leaves import leaves
-from netlens.probing.meta import META, NotCopied, built_on_meta, lazy_copy, skeleton, uncompiled
+from netlens.probing.meta import META, NotCopied, lazy_copy, skeleton, uncompiled
 from netlens.probing.trace import Observer, Shapes, observe, shapes_of
 from netlens.probing.untouched import seeded, untouched
 

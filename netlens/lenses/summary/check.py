@@ -93,8 +93,9 @@ def _check(name: str, table: Mapping[str, object], config: Config, update_lock: 
     spec = str(table["model"])
     try:
         asked = {key.replace("-", "_"): value for key, value in table.items()}
-        if "lock" in asked and config.path is not None:
-            asked["lock"] = config.path.parent / str(asked["lock"])
+        for file in ("lock", "checkpoint"):
+            if file in asked and config.path is not None:
+                asked[file] = config.path.parent / str(asked[file])
         if update_lock and ("lock" in asked or "lock" in config.defaults):
             asked["update_lock"] = True
         answered = answer(Request.of(asked, config))

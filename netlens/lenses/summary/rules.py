@@ -40,7 +40,8 @@ def _unused(report: SummaryReport) -> Iterator[Finding]:
     if report.run.on == "nothing" or report.failure:
         return
     suspicious = subtree_sums(report.layers, _callable_parameters(report.layers))
-    ran = subtree_sums(report.layers, lambda layer: layer.times + (layer.alias_of is not None))
+    # What training kept for backward counts as well: an auxiliary head runs in training only.
+    ran = subtree_sums(report.layers, lambda layer: layer.times + layer.saved_bytes + (layer.alias_of is not None))
     tops = _topmost([layer for layer in report.layers if layer.path and suspicious[layer.path] and not ran[layer.path]])
     if tops:
         parameters = subtree_sums(report.layers, lambda layer: layer.parameters)

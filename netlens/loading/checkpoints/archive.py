@@ -51,7 +51,7 @@ class ForeignGlobal:
     """A class or function that the file names and that plain weights do not need. It was not imported."""
 
     name: str  # "os.system", "my.models.Net"
-    verdict: str  # "hostile" (runs commands, opens files, evaluates text), "known" (argparse, numpy, omegaconf, lightning, torch.nn ...) or "foreign"
+    verdict: str  # "hostile" (runs commands, opens files, evaluates text), "known" (argparse, numpy, lightning, torch.nn) or "foreign"
 
 
 @dataclass(frozen=True, slots=True)

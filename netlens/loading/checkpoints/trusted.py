@@ -62,7 +62,7 @@ def _opened(archive: Archive, trust: bool) -> tuple[nn.Module, tuple[Any, ...], 
             return _exported(archive) if archive.kind == "exported program" else _scripted(archive)
     except Exception as error:
         raise FileProblem(
-            f"torch {torch.__version__} cannot open {name}: {cause(error)}", hint="open it with the torch that wrote it"
+            f"torch {torch.__version__} cannot open {name}: {cause(error)}", hint="open it with the torch that wrote it, or a newer one"
         ) from error
 
 

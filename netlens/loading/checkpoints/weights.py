@@ -17,7 +17,8 @@ from netlens.loading.checkpoints.slots import renames_of, slots_of
 from netlens.loading.checkpoints.storages import Storages
 from netlens.loading.named import NamedModel
 from netlens.loading.words import one_line
-from netlens.probing.meta import built_on_meta, skeleton
+from netlens.probing.building import built_on_meta
+from netlens.probing.meta import skeleton
 
 PIECE = 64 << 20  # bytes
 

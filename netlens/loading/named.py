@@ -39,12 +39,15 @@ class NamedModel:
     inputs: tuple[Candidate, ...] = ()  # that came with the model itself
 
 
+_SUPER = "begin __init__ with super().__init__(): nn.Module must be set up before anything is assigned"
+
+
 def build_error(error: BaseException, named: NamedModel) -> ModelNotBuilt:
     """Turn what a constructor raised into two lines: the cause and where it is, and how the constructor is called."""
     missing = _missing(error, named)
     if missing:
         return missing_arguments(named.name, missing)
-    hint = _unexpected(error)
+    hint = _SUPER if "before Module.__init__() call" in str(error) else _unexpected(error)
     call = described(named.target, RESERVED if named.source == "torchvision" else ()) if named.target else ""
     if not hint and call:
         hint = f"it is called like {call}; set its arguments with --model-arg NAME=VALUE"
@@ -73,6 +76,8 @@ def guarded(named: NamedModel) -> NamedModel:
                 model: object = named.build()
         except (Exception, SystemExit) as error:
             raise build_error(error, named) from error
+        if isinstance(model, nn.Module) and "_modules" not in vars(model):
+            raise ModelNotBuilt(f"{type(model).__name__} does not call super().__init__()", hint=_SUPER)
         if isinstance(model, nn.Module):
             return model
         raise ModelNotBuilt(f"{one_line(named.spec)} returned {_kind(model)}, not a model", hint=_way_out(model))

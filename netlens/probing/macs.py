@@ -190,6 +190,7 @@ _FREE = frozenset(
     """.split()  # noqa: SIM905 - a list of 250 literals would be 250 lines
 )
 _FREE_NAMESPACES = frozenset({"aten", "torchvision", "prim", "prims"})
+_IDLE_NAMESPACES = frozenset({"profiler"})  # whatever these do, it is not arithmetic
 _FREE_QUANTIZED = re.compile(
     r"quantized\.(add|mul|cat|clamp|relu6?|leaky_relu|hardswish|sigmoid|softmax|batch_norm\dd|\w+_norm)(_relu|_out|_scalar)*"
 )
@@ -208,7 +209,7 @@ def formula_of(name: str) -> Formula | None:
 def is_free(name: str, operator: Any) -> bool:
     """Tell whether an operator counts 0 by convention: a view, pointwise, or in the list above."""
     namespace, _, base = name.partition(".")
-    if torch.Tag.pointwise in getattr(operator, "tags", ()) or _is_view(operator):
+    if namespace in _IDLE_NAMESPACES or torch.Tag.pointwise in getattr(operator, "tags", ()) or _is_view(operator):
         return True
     return (namespace in _FREE_NAMESPACES and (base in _FREE or base.rstrip("_") in _FREE)) or _FREE_QUANTIZED.fullmatch(name) is not None
 

@@ -22,6 +22,7 @@ class Place:
 
 
 P = TypeVar("P", bound=Place)
+Watch = Callable[[Any, nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Paths(Generic[P]):
@@ -47,6 +48,11 @@ class Paths(Generic[P]):
             place = self.found[path] = self._place(path, module, registered)
         return place
 
+    def listed(self, module: nn.Module) -> P | None:
+        """Return the place of `module` under its first name, whoever calls it; None where the model does not list it."""
+        path = self._listed.get(id(module))
+        return None if path is None else self.found.setdefault(path, self._place(path, module, True))
+
     def _path(self, module: nn.Module, caller: P) -> tuple[str, bool]:
         if caller.names is None:
             children = [(id(child), name) for name, child in caller.module._modules.items() if child is not None]
@@ -62,17 +68,18 @@ class Paths(Generic[P]):
 
 
 @contextmanager
-def every_call(watch: Callable[[Any, nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+def every_call(watch: Watch, elsewhere: Watch | None = None) -> Iterator[None]:
     """Route every module call of this thread through `watch(original, module, args, kwargs)` while the block runs.
+
+    Calls in other threads go through `elsewhere`, or are left alone.
 
     Unlike forward hooks it sees keyword arguments and exceptions, and leaves nothing on any module.
     """
     original, thread = nn.Module.__call__, threading.get_ident()
 
     def watched(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != thread:
-            return original(module, *args, **kwargs)
-        return watch(original, module, args, kwargs)
+        seen_by = watch if threading.get_ident() == thread else elsewhere
+        return original(module, *args, **kwargs) if seen_by is None else seen_by(original, module, args, kwargs)
 
     nn.Module.__call__ = watched  # type: ignore[method-assign]
     try:

@@ -23,6 +23,7 @@ from netlens.probing.macs import formula_of, is_free
 from netlens.probing.mixed import MixedMeta
 from netlens.probing.paths import Paths, Place, every_call
 
+IN_THREADS = "threads.calls"  # stands among the operators that nobody counted
 Shapes = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]  # (name, shape, dtype) of every leaf
 
 
@@ -189,6 +190,18 @@ class Observer(MixedMeta):
         record.calls[key] = record.calls.get(key, 0) + 1
         return result
 
+    def call_elsewhere(self, original: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a call in another thread: its shapes are seen, its operators are not, and that is said."""
+        result = original(module, *args, **kwargs)
+        record = self._paths.listed(module)
+        if record is not None:
+            key = (shapes_of(args), shapes_of(result))
+            record.calls[key] = record.calls.get(key, 0) + 1
+            entry = self.uncounted.setdefault(IN_THREADS, Uncounted())
+            entry.times += 1
+            entry.paths[record.path] = None
+        return result
+
     def _stopped(self, error: BaseException, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.stop is not None and self.stop.error in _chain(error):
             return  # an outer module passes on what an inner one raised
@@ -213,8 +226,15 @@ def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
 def shapes_of(value: Any) -> Shapes:
     """Return (name, shape, dtype) of every tensor in `value`."""
     if isinstance(value, Tensor):
-        return (("", tuple(value.shape), value.dtype),)
-    return tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in leaves(value))
+        return (("", _shape(value), value.dtype),)
+    return tuple((name, _shape(tensor), tensor.dtype) for name, tensor in leaves(value))
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    try:
+        return tuple(tensor.shape)
+    except RuntimeError:  # a nested tensor has no shape; it knows only how many tensors it holds
+        return (tensor.size(0),)
 
 
 def _name(func: Any) -> str:
@@ -253,7 +273,7 @@ def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
             stack.enter_context(saved_tensors_hooks(observer._save, lambda kept: kept))
         stack.enter_context(fused_attention(observer.count))
         stack.enter_context(observer)
-        stack.enter_context(every_call(observer.call))
+        stack.enter_context(every_call(observer.call, observer.call_elsewhere))
         yield
 
 

@@ -117,6 +117,9 @@ def _run(model: nn.Module, inputs: Inputs, device: torch.device) -> Attempt:
     model.eval()
     tried.forward = Observer(model, (args, kwargs))
     tried.error, result = _pass(model, args, kwargs, tried.forward, autograd=False)
+    if tried.error is not None and "grad_fn" in str(tried.error):  # it takes gradients in its own forward
+        tried.forward = Observer(model, (args, kwargs))
+        tried.error, result = _pass(model, args, kwargs, tried.forward, autograd=True)
     if tried.error is not None:
         return tried
     tried.outputs = shapes_of(result)

@@ -16,7 +16,8 @@ from netlens.lenses.summary.tree import METRICS, walk
 _BYTES = ("weights", "memory", "saved")
 _CUT_TO = {"name": 28, "type": 10, "detail": 12, REMARKS: 15}
 _MOST_LEAVES = 4
-_USED_UNCALLED = "NonDynamicallyQuantizableLinear"  # torch's attention hands its weights to one function and never calls the module
+# Torch's attention hands the weights of the first to one function and never calls it; calls inside TorchScript are seen by nobody.
+_UNSEEN = frozenset({"NonDynamicallyQuantizableLinear", "RecursiveScriptModule", "TopLevelTracedModule", "TracedModule"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def status(row: Row, pen: Pen) -> str:
         return ""
     if pen.report.failure:
         return "not reached"
-    return "" if node.layer.type == _USED_UNCALLED else "not called"
+    return "" if node.layer.type in _UNSEEN else "not called"
 
 
 def _share_header(plan: Plan) -> str:

@@ -16,6 +16,7 @@ from netlens.findings import Finding, Severity, worst
 from netlens.lenses.summary.report import SummaryReport, TensorLeaf
 from netlens.lenses.summary.request import Request, answer, failed_forward
 from netlens.loading.suggest import did_you_mean
+from netlens.loading.words import one_line
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
@@ -32,7 +33,8 @@ class CheckedModel:
     name: str  # of its table in pyproject.toml
     model: str  # what the table names
     verdict: str  # "ok", "failed" (a finding is an error) or "error" (it could not be looked at)
-    error: str  # two sentences: what is wrong and what to do; "" where nothing is
+    error: str  # what is wrong; "" where it could be looked at
+    hint: str  # what to do about that
     outputs: tuple[TensorLeaf, ...] = ()
     parameters: int | None = None
     macs: int | None = None
@@ -73,7 +75,7 @@ def run(names: tuple[str, ...], *, update_lock: bool, format: ReportFormat | Non
     )
     errors = [model for model in checked if model.error]
     for model in errors:
-        console.note(f"error: {model.name}: {model.error}")
+        console.note(f"error: {one_line(model.name)}: {one_line(model.error)}\nhint: {one_line(model.hint)}")
     return 2 if errors else code
 
 
@@ -100,21 +102,23 @@ def _check(name: str, table: Mapping[str, object], config: Config, update_lock: 
             asked["update_lock"] = True
         answered = answer(Request.of(asked, config))
     except NetlensError as error:
-        return CheckedModel(name, spec, "error", f"{error.message}; {error.hint}"), []
+        return CheckedModel(name, spec, "error", error.message, error.hint), []
     if answered.note:
         console.note(f"{name}: {answered.note}")
     findings = [replace(finding, where=f"{name}: {finding.where}".rstrip(": ")) for finding in answered.findings]
     if answered.report.failure is not None:
         failed = failed_forward(answered.report.failure)
-        return _checked(name, spec, "error", f"{failed.message}; {failed.hint}", answered.report), findings
-    verdict = "failed" if worst(findings) == Severity.ERROR else "ok"
-    return _checked(name, spec, verdict, "", answered.report), findings
+        return _checked(name, spec, failed, answered.report), findings
+    model = _checked(name, spec, None, answered.report)
+    return (replace(model, verdict="failed") if worst(findings) == Severity.ERROR else model), findings
 
 
-def _checked(name: str, spec: str, verdict: str, error: str, report: SummaryReport) -> CheckedModel:
+def _checked(name: str, spec: str, failed: NetlensError | None, report: SummaryReport) -> CheckedModel:
     weight_bytes = sum((*report.memory.parameters.values(), *report.memory.buffers.values()))
     totals = report.totals
-    return CheckedModel(name, spec, verdict, error, report.outputs, totals.parameters, totals.macs, weight_bytes)
+    error, hint = (failed.message, failed.hint) if failed else ("", "")
+    verdict = "error" if failed else "ok"
+    return CheckedModel(name, spec, verdict, error, hint, report.outputs, totals.parameters, totals.macs, weight_bytes)
 
 
 def _table(report: CheckReport) -> Iterator[ConsoleRenderable]:

@@ -170,7 +170,9 @@ def _document(path: Path, text: str) -> dict[str, object]:
         if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
             hint = "resolve the merge conflict with either side, then run again with --update-lock"
             raise FileProblem(f"{path} has merge conflict markers", hint=hint) from error
-        raise FileProblem(f"{path} is not a lock file: {error}", hint=DAMAGED_HINT) from error
+        if SCHEMA.partition("/")[0] not in text:
+            raise FileProblem(f"{path} is not a lock file of netlens", hint=FOREIGN_HINT) from error
+        raise FileProblem(f"{path} is a damaged lock file: {error}", hint=DAMAGED_HINT) from error
     if not isinstance(document, dict):
         raise FileProblem(f"{path} is not a lock file of netlens", hint=FOREIGN_HINT)
     return document

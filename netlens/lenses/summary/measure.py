@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from netlens.errors import ModelNotBuilt
 from netlens.lenses.summary.attempts import Attempt, attempt
 from netlens.lenses.summary.failure import failure_of
 from netlens.lenses.summary.report import Memory, Operator, Run, SummaryReport, Totals, Weight
@@ -35,12 +37,22 @@ def measure(
     Raises:
         ModelNotBuilt, InputError: the model or its inputs cannot be made.
     """
-    tried = attempt(subject, device)
+    try:
+        tried = attempt(subject, device)
+    except RecursionError as error:
+        raise ModelNotBuilt(
+            f"{subject.name} contains itself as a submodule, or is nested deeper than Python's recursion goes",
+            hint="a module that is kept as an attribute is a submodule; keep the way back to a parent in a list: self.parent = [parent]",
+        ) from error
     report = _report(tried)
     if time and report.failure is None and tried.on != "nothing":
         from netlens.lenses.summary.timing import timed
 
-        return timed(report, subject, device, step), None
+        try:
+            return timed(report, subject, device, step), None
+        except Exception as error:  # a model that runs once may not run again: it consumed its state
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return replace(report, notes=(*report.notes, f"time: not measured, because the model raised on a later pass: {reason}")), None
     return report, tried.error
 
 

@@ -131,8 +131,12 @@ def answer(request: Request) -> Answer:
 
     check_device(request.device)
     found = find(request)
-    with console.progress("timing") as step:
-        report, error = measure(from_named(found.named, request.inputs), device=request.device, time=request.time, step=step)
+    try:
+        with console.progress("timing") as step:
+            report, error = measure(from_named(found.named, request.inputs), device=request.device, time=request.time, step=step)
+    except SystemExit as ended:
+        message = f"the model's code ended the program with sys.exit({ended.code!r})"
+        raise ForwardFailed(message, hint="raise an exception there instead: --traceback shows where") from ended
     report = replace(report, notes=(*found.notes, *report.notes))
     if report.failure is not None:
         return Answer(report, (_failed(report.failure), *check(report, request.expectations)), error)

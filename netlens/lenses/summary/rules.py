@@ -8,8 +8,11 @@ from netlens.findings import Finding, Severity
 from netlens.lenses.summary.report import Layer, Operator, SummaryReport, subtree_sums
 from netlens.lenses.summary.wording import counted, listed
 
-# Modules that use the weights of their children without calling them: not being called means nothing below these.
-USES_CHILDREN = frozenset({"MultiheadAttention", "TransformerEncoderLayer"})
+# Modules that use the weights of their children without calling them, or call them where nobody sees it: not being called means nothing
+# below these.
+USES_CHILDREN = frozenset(
+    {"MultiheadAttention", "TransformerEncoderLayer", "RecursiveScriptModule", "TopLevelTracedModule", "TracedModule"}
+)
 # Modules that are never called, whoever uses them.
 NEVER_CALLED = frozenset({"ParameterList", "ParameterDict", "ParametrizationList", "NonDynamicallyQuantizableLinear"})
 

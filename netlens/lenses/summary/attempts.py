@@ -224,7 +224,9 @@ def _brief(tried: Attempt) -> str:
 
 def _too_large(tried: Attempt) -> str:
     """Say why the real model does not fit into memory; "" where it does."""
-    needed = tried.input_bytes + sum(t.numel() * t.element_size() for t in (*tried.model.parameters(), *tried.model.buffers()))
+    needed = tried.input_bytes + sum(
+        t.numel() * t.element_size() for t in (*tried.model.parameters(), *tried.model.buffers()) if not is_lazy(t)
+    )
     free = _available_memory()
     if free is None or needed < free:
         return ""

@@ -203,14 +203,14 @@ class Observer(MixedMeta):
         return result
 
     def _stopped(self, error: BaseException, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.stop is not None and self.stop.error in _chain(error):
+        if self.stop is not None and self.stop.error in chain(error):
             return  # an outer module passes on what an inner one raised
         self.stop = Stop(error, record, args, kwargs, self._last_returned)
         if self._failed_operator is not None and self._failed_operator[0] is error:
             _, self.stop.operator, self.stop.operands = self._failed_operator
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and those that it was raised from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -18,7 +18,7 @@ from netlens.probing.building import built_on_meta
 from netlens.probing.explain import is_certain, is_own_check
 from netlens.probing.leaves import leaves
 from netlens.probing.meta import META, NotCopied, lazy_copy, skeleton, uncompiled
-from netlens.probing.trace import Observer, Shapes, observe, shapes_of
+from netlens.probing.trace import Observer, Shapes, chain, observe, shapes_of
 from netlens.probing.untouched import seeded, untouched
 
 if TYPE_CHECKING:
@@ -184,14 +184,13 @@ def _is_final(tried: Attempt) -> bool:
 
 def _meta_cannot(error: BaseException | None) -> bool:
     """Recognise the errors of a model that asks a meta tensor for its values."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        text = str(error)
-        if isinstance(error, NotImplementedError) or "DataDependent" in type(error).__name__ or "meta" in text or "unallocated" in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(cause, NotImplementedError)
+        or "DataDependent" in type(cause).__name__
+        or "meta" in str(cause)
+        or "unallocated" in str(cause)
+        for cause in chain(error)
+    )
 
 
 # Operators that turn values into shapes or Python numbers, as users know them.

@@ -188,6 +188,27 @@ def total_width(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
+def kept(
+    names: tuple[str, ...],
+    widths: list[int],
+    width: int,
+    gives_way: tuple[str, ...],
+    stays: tuple[str, ...],
+) -> list[int]:
+    """Give columns up, those of `gives_way` first and then from the right, until the rest fits; return the indices that stay.
+
+    Columns of `stays`, and those that are not in `names`, are never given up.
+    """
+    order = [name for name in gives_way if name in names]
+    order += [name for name in reversed(names) if name not in (*order, *stays)]
+    left = list(range(len(widths)))
+    for name in order:
+        if total_width([widths[index] for index in left]) <= width:
+            break
+        left.remove(names.index(name))
+    return left
+
+
 def _shrink(columns: Sequence[Column], widths: list[int], limit: int) -> list[int]:
     """Cut the widest of the columns that may be cut, cell by cell, until the table fits or nothing is left to cut."""
     widths = list(widths)

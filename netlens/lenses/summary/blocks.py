@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netlens.drawing.escapes import GLUE
+from netlens.drawing.facts import Fact
 from netlens.drawing.numbers import byte_size, compact, exact, seconds, shape
 from netlens.drawing.tables import Cell, Column, Sheet
 from netlens.lenses.summary.report import Memory, Operator, SummaryReport, TensorLeaf
@@ -13,14 +12,6 @@ from netlens.lenses.summary.rows import Plan
 _MOST_LEAVES = 6
 _MOST_OPERATORS = 12
 _MANY_ROWS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One labelled line."""
-
-    label: str
-    text: str
 
 
 def title_line(report: SummaryReport, title: str) -> str:

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 
 from netlens.drawing.escapes import GLUE
+from netlens.drawing.facts import Fact
 from netlens.drawing.numbers import byte_size, exact, percent
-from netlens.lenses.summary.blocks import Fact
 from netlens.lenses.summary.checkpoint_report import CheckpointReport, Group, Guess
 from netlens.lenses.summary.checkpoint_rows import Plan
 from netlens.lenses.summary.checkpoint_tree import Mark

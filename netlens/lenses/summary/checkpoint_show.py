@@ -9,7 +9,8 @@ from __future__ import annotations
 from rich.console import ConsoleRenderable
 
 from netlens.drawing.escapes import markdown_text
-from netlens.drawing.tables import Line, Sheet, render, total_width
+from netlens.drawing.facts import fact_lines, facts_markdown
+from netlens.drawing.tables import Line, Sheet, kept, render, total_width
 from netlens.lenses.summary.checkpoint_cells import Pen, cells, column, total_cell
 from netlens.lenses.summary.checkpoint_columns import GIVES_WAY, USUAL, VALUES
 from netlens.lenses.summary.checkpoint_facts import facts, group_line, legend, title_line
@@ -17,7 +18,6 @@ from netlens.lenses.summary.checkpoint_report import CheckpointReport
 from netlens.lenses.summary.checkpoint_rows import Plan, plan
 from netlens.lenses.summary.columns import REMARKS
 from netlens.lenses.summary.rows import TableOptions
-from netlens.lenses.summary.show import fact_lines, facts_markdown, kept
 
 
 def table(report: CheckpointReport, options: TableOptions, width: int | None, *, title: str = "") -> list[ConsoleRenderable]:

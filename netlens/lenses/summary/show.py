@@ -9,8 +9,9 @@ from __future__ import annotations
 from rich.console import ConsoleRenderable
 
 from netlens.drawing.escapes import html_text, markdown_text
-from netlens.drawing.tables import Line, Sheet, render, total_width
-from netlens.lenses.summary.blocks import Fact, failure, legend, shape_line, title_line, totals, uncounted
+from netlens.drawing.facts import Fact, fact_lines, facts_markdown
+from netlens.drawing.tables import Line, Sheet, kept, render, total_width
+from netlens.lenses.summary.blocks import failure, legend, shape_line, title_line, totals, uncounted
 from netlens.lenses.summary.cells import Pen, cells, column, total_cell
 from netlens.lenses.summary.columns import COLUMNS, GIVES_WAY, REMARKS, checked_column, needed_metrics, parse_columns, usual_columns
 from netlens.lenses.summary.report import SummaryReport, Weight
@@ -101,7 +102,7 @@ def _fitted(report: SummaryReport, options: TableOptions, width: int | None) -> 
     if width is None or total_width(sheet.widths()) <= width:
         return chosen, sheet, [], False
     rounded = _sheet(report, chosen, names, exact=False)
-    left = kept(names, rounded.narrowest(), width)
+    left = kept(names, rounded.narrowest(), width, GIVES_WAY, stays=("name", "params"))
     hidden = [head.header for index, head in enumerate(rounded.columns) if index not in left]
     return chosen, rounded.select(left), hidden, True
 
@@ -116,35 +117,6 @@ def _sheet(report: SummaryReport, chosen: Plan, names: tuple[str, ...], exact: b
         del fields[REMARKS]
     rows = list(zip(*fields.values(), strict=True))
     return Sheet(tuple(column(name, pen) for name in fields), rows, [[total_cell(name, pen) for name in fields]])
-
-
-def kept(
-    names: tuple[str, ...],
-    widths: list[int],
-    width: int,
-    gives_way: tuple[str, ...] = GIVES_WAY,
-    stays: tuple[str, ...] = ("name", "params"),
-) -> list[int]:
-    """Give columns up, in a fixed order, until the rest fits. The name and the remarks always stay."""
-    order = [name for name in gives_way if name in names]
-    order += [name for name in reversed(names) if name not in (*order, *stays)]
-    left = list(range(len(widths)))
-    for name in order:
-        if total_width([widths[index] for index in left]) <= width:
-            break
-        left.remove(names.index(name))
-    return left
-
-
-def fact_lines(facts: list[Fact], indent: int = 0) -> list[ConsoleRenderable]:
-    """Draw labelled lines for a terminal."""
-    column = max((len(fact.label) for fact in facts), default=0) + 2 + indent
-    return [Line(fact.text, label=" " * indent + fact.label, indent=column) for fact in facts]
-
-
-def facts_markdown(facts: list[Fact]) -> str:
-    """Draw labelled lines as a Markdown list."""
-    return "\n".join(f"- {f'**{fact.label}** ' if fact.label else ''}{markdown_text(fact.text)}" for fact in facts)
 
 
 def _html_facts(facts: list[Fact]) -> str:

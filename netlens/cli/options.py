@@ -135,6 +135,17 @@ FailOn = Annotated[
     typer.Option("--fail-on", show_default="error", help="Exit with 1 when a finding is at least this bad."),
 ]
 
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        "-l",
+        metavar="LAYER",
+        show_default=False,
+        help="Only these layers: a name, a glob (quoted), an index, or a type such as Conv2d. Repeatable.",
+    ),
+]
+
 Seed = Annotated[
     int,
     typer.Option("--seed", metavar="N", min=0, help="Seed of everything random."),

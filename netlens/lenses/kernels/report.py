@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How often values occur: bins of equal width from `low` to `high`, finite elements only."""
-
-    low: float
-    high: float
-    counts: tuple[int, ...]
+from netlens.parts import Histogram, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +70,6 @@ class NormStatistics:
     least_variance: float | None
     untouched: bool  # running mean is 0 and variance 1 everywhere
     affine_moved: bool | None  # its weight is not 1 or its bias is not 0 somewhere; None: it has none
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture that was written."""
-
-    file: str
-    shows: str  # "filters", "spectra", "weights", "difference", "sheet" or "histograms"
-    layers: tuple[str, ...]
-    scale: str  # "±0.98, common" or "each filter its own"
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,130 @@
+"""Where the weights of a request come from: a model as built, one with a checkpoint or published weights, or a checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from netlens.errors import NetlensError, UsageError
+from netlens.lenses.kernels.layers import Weights, weights_of_group, weights_of_model
+from netlens.lenses.kernels.measure import initial_scales
+from netlens.loading.checkpoints.archive import Archive
+from netlens.loading.checkpoints.ask import Ask
+from netlens.loading.checkpoints.causes import checked_fit
+from netlens.loading.checkpoints.groups import chosen_group
+from netlens.loading.checkpoints.identify import architectures
+from netlens.loading.checkpoints.misfit import left_as_built
+from netlens.loading.checkpoints.storages import Storages
+from netlens.loading.checkpoints.weights import load_into, on_meta
+from netlens.loading.fresh import is_random
+from netlens.loading.models import NamedModel, find_model
+from netlens.loading.published import with_published_weights
+from netlens.loading.specs import parse_model_spec
+from netlens.probing.untouched import seeded
+
+if TYPE_CHECKING:
+    from netlens.lenses.kernels.request import Request
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Weights, and what is known about them."""
+
+    model: str  # the class, or the name of the file
+    source: str  # of the values
+    initialised: bool | None
+    weights: Weights
+    initial: Mapping[str, float] = field(default_factory=dict)  # standard deviations on a fresh model, by the weight's name
+    others: Mapping[str, Callable[[], Tensor]] | None = None  # of the other checkpoint, by the weight's name
+    notes: tuple[str, ...] = ()
+
+
+def opened(request: Request, stack: ExitStack) -> Opened:
+    """Open what the request names; files stay mapped until `stack` is closed.
+
+    Raises:
+        NetlensError: there is no such model, or a checkpoint does not fit it.
+    """
+    if request.archive is not None:
+        return _file(request, request.archive, stack)
+    with seeded(request.seed):
+        return _model(request)
+
+
+def _model(request: Request) -> Opened:
+    def again(model_args: Mapping[str, object]) -> NamedModel:
+        return find_model(request.model, model_args, request.weights)
+
+    named = again(request.model_args)
+    random = is_random(named)
+    model = _built(named)
+    initial = initial_scales(model) if random else {}
+    others, notes, source = None, (), _as_built(named, random, request.seed)
+    if request.against is not None:
+        other = _built(named)
+        _load(other, named, request.against, again)
+        others = _readers(weights_of_model(other))
+    if request.checkpoint is not None:
+        notes = _load(model, named, request.checkpoint, again)
+        random, source = False, request.checkpoint.archive.path.name
+    elif named.weights is not None:
+        model = with_published_weights(named, progress=request.progress).build()
+        random, source = False, named.weights
+    return Opened(type(model).__name__, source, random, weights_of_model(model), initial, others, notes)
+
+
+def _built(named: NamedModel) -> nn.Module:
+    """Build the model; of the user's own object take a copy, which may be changed."""
+    return deepcopy(named.build()) if named.is_instance else named.build()
+
+
+def _load(model: nn.Module, named: NamedModel, ask: Ask, again: Callable[[Mapping[str, object]], NamedModel]) -> tuple[str, ...]:
+    """Load a checkpoint into `model` and return what to say about it."""
+    fit = checked_fit(named, ask.archive, again, key=ask.key, strip_prefix=ask.strip_prefix, strict=ask.strict)
+    load_into(model, fit, ask.archive, trust=ask.trust)
+    return (f"{ask.archive.path.name}: {fit.coverage()}", *left_as_built(fit), *fit.notes)
+
+
+def _as_built(named: NamedModel, random: bool | None, seed: int) -> str:
+    if random:
+        return f"as initialised with seed {seed}: nothing has been learned yet"
+    return f"as built by {named.origin}" if named.origin else "as built"
+
+
+def _readers(weights: Weights) -> dict[str, Callable[[], Tensor]]:
+    return {tensor.name: tensor.read for tensor in weights.tensors}
+
+
+def _file(request: Request, archive: Archive, stack: ExitStack) -> Opened:
+    weights, notes = _listed(archive, request.key, stack)
+    others = None
+    if request.against is not None:
+        others = _readers(_listed(request.against.archive, request.against.key, stack)[0])
+        if not others.keys() & {tensor.name for tensor in weights.tensors}:
+            raise UsageError(
+                f"{archive.path.name} and {request.against.archive.path.name} have no weight of the same name and shape",
+                hint="compare checkpoints of one model, or name the model: netlens kernels MODEL --checkpoint FILE --against FILE",
+            )
+    return Opened(archive.path.name, archive.path.name, None, weights, {}, others, notes)
+
+
+def _listed(archive: Archive, key: str | None, stack: ExitStack) -> tuple[Weights, tuple[str, ...]]:
+    """Return the weights of a file by their shapes, or with what a known architecture tells about them."""
+    group = chosen_group(archive, lambda tensors: (len(tensors), 0), key)
+    names = architectures((tensor.name, tensor.shape) for tensor in group.tensors)
+    skeleton = _skeleton(names[0]) if names else None
+    notes = (f"the tensors are those of torchvision's {' or '.join(names)}",) if names else ()
+    key_note = (f"key {group.key}",) if group.key else ()
+    return weights_of_group(group, stack.enter_context(Storages(archive)), skeleton), (*key_note, *notes)
+
+
+def _skeleton(name: str) -> nn.Module | None:
+    try:
+        return on_meta(find_model(parse_model_spec(name), {}))
+    except NetlensError:  # a torchvision that does not have it: shapes alone must do
+        return None

@@ -5,16 +5,17 @@ Every lens is a function here; it is imported when it is first called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from netlens.lenses.kernels.report import KernelsReport
     from netlens.lenses.summary.report import SummaryReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "summary"]
+__all__ = ["__version__", "kernels", "summary"]
 
 
 def summary(
@@ -47,3 +48,21 @@ def summary(
 
     report, _ = measure(from_instance(model, x, kwargs, input_size), device=device, time=time)
     return report
+
+
+def kernels(
+    model: nn.Module, *, layer: str | Sequence[str] | None = None, against: nn.Module | Mapping[str, Tensor] | None = None
+) -> KernelsReport:
+    """Statistics of every weight of `model`: scale, dead and duplicate filters, rank, smoothness. Draws nothing; the model is only read.
+
+    Args:
+        model: any module, on any device.
+        layer: only these: names, ends of names, globs, types ("Conv2d"), indices or ranges of them ("0:3").
+        against: another state of the same model, or its state dict: how far every weight has moved from there.
+
+    Raises:
+        netlens.errors.LayerNotFound: a pattern of `layer` names nothing.
+    """
+    from netlens.lenses.kernels.measure import kernels as measured
+
+    return measured(model, layer=layer, against=against)

@@ -6,6 +6,7 @@
     ├─ ModelNotBuilt           the name leads to something that does not become a model
     ├─ InputError              the input does not describe what the model takes
     ├─ ForwardFailed           the model's own forward raised
+    ├─ LayerNotFound           the model has no such layer
     ├─ FileProblem             a file cannot be read or written
     ├─ CheckpointDoesNotFit    tensors of a checkpoint and places in the model do not pair
     └─ MissingExtra            an optional package is not installed
@@ -46,6 +47,29 @@ class InputError(NetlensError):
 
 class ForwardFailed(NetlensError):
     """The model's own forward raised."""
+
+
+class LayerNotFound(NetlensError):
+    """The model has no layer of that name, index or type."""
+
+    def __init__(self, pattern: str, names: Sequence[str], types: Sequence[str] = ()) -> None:
+        if not names:
+            super().__init__(f"no layer {pattern!r}: there are no layers to choose from", hint="leave --layer out")
+        elif pattern.lstrip("-")[:1].isdigit() or pattern.startswith(":"):
+            last = len(names) - 1
+            super().__init__(f"no layer has the index {pattern}", hint=f"indices go from 0 to {last}, or from -{last + 1} to -1")
+        else:
+            super().__init__(f"no layer named {pattern!r}", hint=_similar_layer(pattern, names, types))
+
+
+def _similar_layer(pattern: str, names: Sequence[str], types: Sequence[str]) -> str:
+    from netlens.loading.suggest import closest
+
+    ends = {name[start:]: name for name in reversed(names) for start in (0, *(dot + 1 for dot, c in enumerate(name) if c == "."))}
+    known = {**dict.fromkeys(types), **ends}
+    found = closest(pattern, [name for name in known if name])
+    count = "there is 1 layer" if len(names) == 1 else f"there are {len(names)} layers"
+    return f"{count}, from {names[0]!r} to {names[-1]!r}" if found is None else f"did you mean {known[found] or found!r}?"
 
 
 class FileProblem(NetlensError):

@@ -57,6 +57,22 @@ CODES: dict[str, str] = {
     "checkpoint-incomplete": "a checkpoint holds more than netlens follows, and not all of its tensors are listed",
     "checkpoint-half-precision": "weights are stored in less than 32 bits",
     "checkpoint-odd": "something about a checkpoint that is unusual, and harmless as such",
+    "weight-nonfinite": "weights that are NaN or infinite",
+    "weight-all-zero": "a weight of which all elements are 0",
+    "constant-weights": "a trainable weight of which all elements are nearly the same",
+    "weight-outlier": "a weight with an element that is far larger than the others",
+    "dead-filters": "filters whose norm is a thousandth of the layer's, or less",
+    "duplicate-filters": "filters that are near copies of another one",
+    "low-rank": "a weight whose filters are nearly multiples of a single one",
+    "weight-pruned": "at least half of a weight's elements are exactly 0",
+    "weight-spike": "many elements of a weight are next to 0 without being 0",
+    "weight-bimodal": "a histogram of weights with two modes",
+    "init-scale": "a weight that makes the signal vanish or explode, and no normalisation follows",
+    "weight-wide": "weights that are far wider than initialisation makes them",
+    "bn-stats-bad": "running statistics of a normalisation that are not finite, or a negative variance",
+    "bn-stats-stale": "running statistics that are as initialised, beside weights that were trained",
+    "untrained-filters": "kernels that cannot be told from random initialisation",
+    "weights-unchanged": "weights that are the same in both checkpoints",
 }
 
 

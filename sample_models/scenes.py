@@ -31,8 +31,8 @@ MEAN = (0.5, 0.5, 0.5)  # of RGB in 0..1
 STD = (0.28, 0.28, 0.28)
 
 EXAMPLES = Path(__file__).parent / "scenes"
-EXAMPLES_SEED = 100
-CONTRAST = 0.45  # least distance in RGB (0..1 each) between a shape's colours and the background's own colour
+EXAMPLES_SEED = 220  # a series whose first scenes show every class
+CONTRAST = 0.5  # least distance in RGB (0..1 each) between a shape's colours and the background's own colour
 
 ROWS, COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)  # pixel centres
 
@@ -64,7 +64,7 @@ def scene(seed: int, index: int, objects: int = 1) -> Scene:
         x, y = _turned(COLUMNS - column, ROWS - row, random.uniform(0, 2 * np.pi))
         cover = np.clip(0.5 - _outline(CLASSES[label], x / radius, y / radius) * radius, 0, 1)
         first, second = _colour(random, ground), _colour(random, ground)
-        paint = _mixed(first, second, _texture(random, TEXTURES[texture]))
+        paint = _mixed(first, (first + second) / 2, _texture(random, TEXTURES[texture]))
         picture += cover[..., None] * (paint - picture)
         masks.append(cover >= 0.5)
         colours.append((float(first[0]), float(first[1]), float(first[2])))
@@ -76,7 +76,7 @@ def scene(seed: int, index: int, objects: int = 1) -> Scene:
 def _places(random: np.random.Generator, objects: int) -> list[tuple[float, float, float]]:
     """Return (column, row, radius) of circles in the picture whose surrounding squares do not touch."""
     while True:
-        radii = random.uniform(9, 17, size=objects) if objects == 1 else random.uniform(9, 13, size=objects)
+        radii = random.uniform(10, 18 if objects == 1 else 13, size=objects)
         places = [(*random.uniform(radius + 1, SIZE - radius - 1, size=2), radius) for radius in radii]
         pairs = [(a, b) for i, a in enumerate(places) for b in places[:i]]
         if all(max(abs(a[0] - b[0]), abs(a[1] - b[1])) > a[2] + b[2] + 2 for a, b in pairs):
@@ -134,11 +134,11 @@ def _background(random: np.random.Generator, ground: NDArray[np.float64]) -> Arr
         x, _ = _turned(COLUMNS, ROWS, random.uniform(0, 2 * np.pi))
         wave = np.sin(x * random.uniform(0.03, 0.2) + random.uniform(0, 2 * np.pi))
         picture += wave[..., None] * random.normal(0, 0.08, size=3).astype(np.float32)
-    for _ in range(random.integers(2, 5)):
-        cover = random.uniform(0.4, 1) * _patch(random)
+    for _ in range(random.integers(1, 4)):
+        cover = random.uniform(0.3, 0.8) * _patch(random)
         paint = _mixed(random.random(3), random.random(3), _texture(random, TEXTURES[random.integers(len(TEXTURES))]))
         picture += cover[..., None] * (paint - picture)
-    for _ in range(random.integers(3, 8)):
+    for _ in range(random.integers(2, 6)):
         picture += _stroke(random)[..., None] * (random.random(3).astype(np.float32) - picture)
     return picture
 

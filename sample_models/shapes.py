@@ -1,7 +1,7 @@
 """A small CNN and a small vision transformer that name the shape in a scene of `scenes.py`; `train.py` trains both.
 
-    netlens summary sample_models/shapes.py:ShapeNet --input 1,3,64,64
-    netlens summary sample_models/shapes.py:ShapeViT --input 1,3,64,64
+netlens summary sample_models/shapes.py:ShapeNet --input 1,3,64,64
+netlens summary sample_models/shapes.py:ShapeViT --input 1,3,64,64
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ class ShapeNet(nn.Module):
     def __init__(self, classes: int = 6, norm: bool = True) -> None:
         super().__init__()
         self.stem = ConvBlock(3, 24, 7, stride=2, norm=norm)  # 32 x 32
-        self.layer1 = nn.Sequential(ConvBlock(24, 32, 3, norm=norm))
+        self.layer1 = nn.Sequential(ConvBlock(24, 24, 3, norm=norm))
         self.layer2 = nn.Sequential(  # 16 x 16
-            ConvBlock(32, 48, 3, stride=2, norm=norm),
+            ConvBlock(24, 48, 3, stride=2, norm=norm),
             ConvBlock(48, 48, 3, groups=48, norm=norm),
             ConvBlock(48, 64, 1, norm=norm),
         )
-        self.layer3 = nn.Sequential(ConvBlock(64, 64, 3, stride=2, norm=norm))  # 8 x 8
-        self.head = nn.Linear(64, classes)
+        self.layer3 = nn.Sequential(  # 8 x 8
+            ConvBlock(64, 64, 3, stride=2, norm=norm),
+            ConvBlock(64, 64, 3, groups=64, norm=norm),
+            ConvBlock(64, 96, 1, norm=norm),
+        )
+        self.head = nn.Linear(96, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Score the classes."""

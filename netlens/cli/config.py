@@ -249,4 +249,5 @@ KEYS: dict[str, Key] = {
     "format": _one_of("table json markdown github", _ALL),
     "fail-on": _one_of("error warning never", _ALL),
     "out": Key(_text, 'the path of a folder: "netlens-out"', _ALL),
+    "show": Key(_flag, "true or false", _ALL),
 }

@@ -127,6 +127,24 @@ def progress(doing: str, total: int | None = None) -> Iterator[Callable[[], None
         yield lambda: bar.advance(task)
 
 
+@contextmanager
+def download(doing: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar in bytes on stderr from the first call of what it yields, on a terminal only.
+
+    Yields:
+        A function to call with the bytes that are there, and with their number in all or None.
+    """
+    if not _is_terminal(sys.stderr):
+        yield lambda _done, _total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(doing, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 

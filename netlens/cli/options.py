@@ -147,13 +147,23 @@ Layer = Annotated[
 ]
 
 Seed = Annotated[
-    int,
-    typer.Option("--seed", metavar="N", min=0, help="Seed of everything random."),
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, show_default="0", help="Seed of everything random."),
 ]
 
 Out = Annotated[
-    Path,
-    typer.Option("--out", "-o", metavar="FOLDER", help="The folder for pictures and other files."),
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", show_default="netlens-out", help="The folder for pictures and other files."),
+]
+
+Overwrite = Annotated[
+    bool | None,
+    typer.Option("--overwrite", show_default=False, help="Replace files in that folder which netlens did not write."),
+]
+
+Show = Annotated[
+    bool | None,
+    typer.Option("--show/--no-show", show_default=False, help="Also draw the most important pictures in the terminal, over SSH as well."),
 ]
 
 # `netlens.__main__` reads this one from the command line itself, because an error can come before options are parsed.

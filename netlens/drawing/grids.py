@@ -1,54 +1,79 @@
 """Grids of tiles - filters, feature maps, maps - drawn straight into one array: numpy and Pillow, no matplotlib.
 
-Numbers become colours by a fixed rule, so that a pixel of a tile inverts to the number that it shows within one step of the scale.
+Numbers become colours by a fixed rule (`colours`), so that a pixel of a tile inverts to the number that it shows within half a step of its
+scale.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image
 
-WIDEST, TALLEST = 1600, 2000  # pixels of a page: what a screen shows without getting lost
+from netlens.drawing.canvas import Canvas
+from netlens.drawing.captions import MARGIN, Captions, joined, reduction, reserved, scale_bar
+from netlens.drawing.labels import Spacing
+from netlens.drawing.layout import Block, Plan, plan
+from netlens.drawing.paint import Painter, place
+from netlens.drawing.sheets import contact_sheet
+from netlens.drawing.tiles import TALLEST, WIDEST, Grid, Scale, Tiles
 
+__all__ = ["TALLEST", "WIDEST", "Grid", "Scale", "Tiles", "contact_sheet", "pages"]
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """Equally sized tiles in reading order."""
-
-    values: np.ndarray  # (n, h, w) numbers, shown in colours; or (n, h, w, 3) numbers, shown as red, green and blue
-    labels: tuple[str, ...] = ()  # one a tile, above it: "17"
-    columns: int | None = None  # a fixed number of columns (a mosaic of filters x channels); None: as many as fit
-    row_labels: tuple[str, ...] = ()  # with fixed columns: at the left of each row
-    column_labels: tuple[str, ...] = ()  # with fixed columns: above each column
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How numbers become colours."""
-
-    signed: bool = True  # colours around zero, from -limit to limit; else from 0 to limit
-    limit: float | None = None  # one scale for all tiles; None: each tile its own largest |value|
-    unit: str = ""  # beside the colour bar: "weight"
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A titled grid with a colour bar; it says which scale it has."""
-
-    title: str
-    tiles: Tiles
-    scale: Scale
-    subtitle: str = ""
-    footnote: str = ""
+APART = 24  # pixels between two blocks beside each other
 
 
 def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[Image.Image]:
-    """Draw a grid: on one page where it fits at a readable size, else on several, each with title, labels and colour bar."""
-    raise NotImplementedError
+    """Draw a grid: on one page where it fits at a readable size, else on several, each with title, labels and colour bar.
+
+    No page is narrower than 480 pixels, whatever `widest` is; titles and footnotes take up to 300 pixels down. Tiles of numbers give
+    images of mode "P", whose palette is the table of colours; coloured tiles give "RGB".
+    """
+    if not np.size(grid.tiles.values):
+        empty = Captions(grid.title, grid.subtitle, joined(grid.footnote, "there is nothing to show"))
+        return [empty.page((0, 0), lambda canvas, x, y: None, None)]
+    spacing = Spacing.of(grid.tiles)
+    room = (
+        max(64, tallest - reserved(1) - spacing.above - spacing.lead - 2),
+        max(64, widest - 2 * MARGIN - spacing.left - 2),
+    )
+    count, tall, wide = grid.tiles.values.shape[:3]
+    chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + 2)
+    painter = Painter.of(grid.tiles, grid.scale, chosen.zoom)
+    parts = list(chosen.pages(count))
+    numbers = [f"page {number} of {len(parts)}" if len(parts) > 1 else "" for number in range(1, len(parts) + 1)]
+    return [_page(grid, painter, chosen, spacing, page, number) for page, number in zip(parts, numbers, strict=True)]
 
 
-def contact_sheet(title: str, sections: list[Grid], *, subtitle: str = "", widest: int = WIDEST, tallest: int = TALLEST) -> Image.Image:
-    """Draw a short strip of each section below one another, on one page; small tiles, every section titled, few or many sections."""
-    raise NotImplementedError
+def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: list[Block], number: str) -> Image.Image:
+    """Draw some blocks beside each other."""
+    shown = [_cells(block, chosen.columns, len(painter.values)) for block in blocks]
+    painted = [painter.paint(cells) for cells in shown]
+    pixels = [place(tiles, len(block.columns), chosen.axes, chosen.zoom) for tiles, block in zip(painted, blocks, strict=True)]
+    pitch = pixels[0].shape[1] + spacing.left + APART
+
+    def draw(canvas: Canvas, x: int, y: int) -> None:
+        for index, block in enumerate(blocks):
+            left, top = x + index * pitch + spacing.left, y + spacing.above
+            canvas.paste(left, top, pixels[index])
+            spacing.write(canvas, left + 1, top + 1, chosen.axes, block, chosen.columns)
+
+    captions = Captions(
+        grid.title,
+        joined(grid.subtitle, number, _scale_words(grid)),
+        joined(grid.footnote, reduction(chosen.zoom), *painter.remarks(np.concatenate(shown), np.concatenate(painted))),
+        [scale_bar(painter.scale, painter.rgb)],
+    )
+    body = (pixels[0].shape[0] + spacing.above, len(blocks) * pitch - APART)
+    return captions.page(body, draw, painter.colours)
+
+
+def _cells(block: Block, columns: int, count: int) -> np.ndarray:
+    """Return the indices of the tiles of a block, in reading order."""
+    cells: np.ndarray = np.array(block.rows)[:, None] * columns + np.array(block.columns)
+    return cells[cells < count]
+
+
+def _scale_words(grid: Grid) -> str:
+    if grid.scale.limit is not None:
+        return "one scale for all"
+    return "its own scale" if len(grid.tiles.values) == 1 else "each tile its own scale"

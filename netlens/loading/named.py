@@ -37,6 +37,7 @@ class NamedModel:
     weights: str | None = None  # the entry that was asked for: "ResNet50_Weights.IMAGENET1K_V2"
     config: object | None = None  # transformers' config
     inputs: tuple[Candidate, ...] = ()  # that came with the model itself
+    loaded: tuple[str, ...] = ()  # which published values `build` loads, and how they fit; () where it loads none
 
 
 _SUPER = "begin __init__ with super().__init__(): nn.Module must be set up before anything is assigned"

@@ -13,17 +13,23 @@ _PICTURES = "The pictures"
 
 Against = Annotated[
     Path | None,
-    typer.Option("--against", metavar="FILE", show_default=False, help="Compare with another checkpoint: both, the difference, what moved."),
+    typer.Option("--against", metavar="FILE", show_default=False, help="Compare with another checkpoint: draws both, says what moved."),
 ]
 Include = Annotated[
     list[str] | None,
     typer.Option(
-        "--include", metavar="KIND", show_default=False, help="Also draw linear or embedding weights. Repeatable.", rich_help_panel=_PICTURES
+        "--include",
+        metavar="KIND",
+        show_default=False,
+        help="Also draw linear or embedding weights. Repeatable.",
+        rich_help_panel=_PICTURES,
     ),
 ]
 MaxFilters = Annotated[
     str | None,
-    typer.Option("--max-filters", metavar="N", show_default="64", help="At most so many filters of a layer, or all.", rich_help_panel=_PICTURES),
+    typer.Option(
+        "--max-filters", metavar="N", show_default="64", help="At most so many filters of a layer, or all.", rich_help_panel=_PICTURES
+    ),
 ]
 Sort = Annotated[
     str | None,

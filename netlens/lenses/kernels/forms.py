@@ -1,12 +1,11 @@
 """In which form a person can read a weight: colour tiles, single tiles, mosaics, strips or one matrix. Arrays in, arrays out.
 
-`forms` decides once, on one array, which filters and channels are shown and how; `panels` then cuts any array of that shape into the
-same form, so that two checkpoints can be held side by side.
+`form_of` decides on one array which filters and channels are shown and how; `panels` then cuts any array of that shape into the same
+form, so that two checkpoints can be held side by side. Axes stay as they are: kernel rows are image rows, time runs to the right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Literal
@@ -15,67 +14,63 @@ import numpy as np
 
 from netlens.lenses.kernels.report import LayerWeights
 
-Look = Literal["colour", "single", "mosaic", "strip", "matrix"]
+Look = Literal["colour", "single", "row", "mosaic", "strip", "matrix"]
 
-MOSAIC = (64, 32)  # filters x channels: 2,048 kernels of 3 x 3 fill a page at about four pixels a weight
-MATRIX = (2048, 2048)  # a page shows it with at most 2 x 2 weights averaged to a pixel
-STRIP_CHANNELS = 16  # of a Conv1d: more rows than this in each tile, and filters are no longer seen as units
-SPECTROGRAM = 128  # rows that a first Conv1d may have: mel bands are neighbours, so the tile is a picture
-PICTURES = 256  # rows of a first Linear, drawn as pictures
-LEAST_SIDE = 8  # of the picture that a first Linear may look at: scikit-learn's digits; 4 x 4 would be any 16 features
+MATRIX = 1536  # rows and columns of one: a page has a pixel for each weight
+MOSAIC_WIDTH = 480  # weights side by side: three pixels each on a page
+ROW_CHANNELS = 8  # stand side by side in one tile: a mosaic of so few columns would be a thread
+STRIP_CHANNELS = 16  # of a Conv1d: with more rows to a tile, filters are no longer seen as units
+SPECTROGRAM = 128  # channels of a first Conv1d that still make a tile: mel bands are neighbours, so it is a picture
+LEAST_SIDE = 8  # of a picture that a first Linear sees: the digits of scikit-learn; 4 x 4 would be any 16 features
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user may choose about pictures of filters."""
+    """What the user may choose about pictures of filters. No limit holds for a matrix, which is one tile."""
 
-    scale: Literal["common", "each"] = "common"
-    max_filters: int | None = None  # None: as many as the form can show
-    max_channels: int | None = None
-    sort: Literal["index", "norm"] = "index"
-    summary: Literal["mean", "largest", "pc1"] | None = None  # one tile a filter where there would be a mosaic
+    scale: str = "common"  # or "each": each tile its own
+    max_filters: int | None = 64  # None: all
+    max_channels: int | None = 32  # columns of a mosaic
+    sort: str = "index"  # or "norm": the largest first
+    summary: str | None = None  # "mean", "largest" or "pc1": one tile a filter, where there would be one a channel
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is shown of one weight, and how."""
+    """What is shown of one weight, and how. Indices are true ones, in the order shown."""
 
     look: Look
-    filters: np.ndarray  # their true indices, in the order shown
+    filters: np.ndarray
     channels: np.ndarray  # within the group
     of: tuple[int, int]  # so many filters and channels there are
     summary: str | None = None
-    picks: np.ndarray | None = None  # with summary "largest": the channel of each filter shown
+    picks: np.ndarray | None = None  # with the summary "largest": the channel of each filter shown
 
 
-def forms(layer: LayerWeights, filters: np.ndarray, options: Options, *, first: bool, weight: np.ndarray | None = None) -> list[Form]:
-    """Decide how `filters` (F, C, *kernel) are shown: one form, or two where a first layer sees colours and a fourth channel.
+def form_of(layer: LayerWeights, kernels: np.ndarray, options: Options, *, first: bool, by: np.ndarray | None = None) -> Form:
+    """Decide how `kernels` are shown.
 
     Args:
         layer: what the report says about them.
-        filters: the weights.
+        kernels: as `plain_kernels` gives them.
         options: of the user.
-        first: whether this is the layer that sees the input.
-        weight: of each filter, (F,), what decides which are shown where not all are; None: the norm.
+        first: whether this layer sees the input.
+        by: of the same shape; norms in it decide what is shown where not all is, and the order if sorted. None: `kernels` themselves.
     """
-    kernels = plain_kernels(layer, filters, first=first)
+    by = kernels if by is None else by
     look = _look(layer, kernels, options, first=first)
-    most_filters, most_channels = _most(look, options, pictures=layer.kind == "linear")
-    weight = norms(kernels) if weight is None else weight
-    rows = strongest(weight, most_filters, by_weight=options.sort == "norm")
-    count, channels = kernels.shape[:2]
-    if look == "colour" and channels == 4:
-        return [Form("colour", rows, np.arange(3), (count, channels)), Form("single", rows, np.arange(3, 4), (count, channels))]
-    columns = np.arange(channels)
-    if look != "single" and most_channels < channels:
-        columns = strongest(norms(kernels.swapaxes(0, 1)), most_channels, by_weight=False)
-    summary = options.summary if look == "single" and channels > 1 else None
-    picks = np.array([norms(kernels[row]).argmax() for row in rows], int) if summary == "largest" else None
-    return [Form(look, rows, columns, (count, channels), summary, picks)]
+    most_filters, most_channels = _most(look, kernels, options)
+    rows = strongest(norms(by), most_filters, in_order=options.sort != "norm")
+    columns = np.arange(kernels.shape[1])
+    if most_channels < len(columns):
+        columns = strongest(norms(by.swapaxes(0, 1)), most_channels, in_order=True)
+    summary = options.summary if look == "single" and len(columns) > 1 else None
+    picks = np.array([norms(by[row]).argmax() for row in rows], int) if summary == "largest" else None
+    return Form(look, rows, columns, (kernels.shape[0], kernels.shape[1]), summary, picks)
 
 
 def plain_kernels(layer: LayerWeights, filters: np.ndarray, *, first: bool) -> np.ndarray:
-    """Take away what has no extent: (F, C) of a 1 x 1 convolution, (F, C, time) of a temporal one, (F, C, h, w) of a flat Conv3d.
+    """Leave axes of length 1 out: (F, C) of a 1 x 1 convolution, (F, C, time) of a temporal one, (F, C, h, w) of a flat Conv3d.
 
     The rows of a first Linear over flattened square pictures become (F, 1 or 3, side, side).
     """
@@ -84,41 +79,41 @@ def plain_kernels(layer: LayerWeights, filters: np.ndarray, *, first: bool) -> n
         return filters.reshape(count, *shape)
     if all(size == 1 for size in kernel):
         return filters.reshape(count, channels)
-    if len(kernel) == 3 and kernel[1:] == [1, 1]:
+    if kernel[1:] == [1, 1]:
         return filters[..., 0, 0]
     return filters[:, :, 0] if len(kernel) == 3 and kernel[0] == 1 else filters
 
 
 def panels(form: Form, kernels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Cut kernels (F, C, *kernel) into tiles (n, rows, columns, h, w) or (n, rows, columns, h, w, 3), and name them.
+    """Cut kernels (F, C, *kernel) into tiles (n, rows, columns, h, w), with a sixth axis for colours, and name the tiles.
 
-    Each tile has rows x columns panels: the slices of a Conv3d stand side by side, every other form is one panel. Its axes are those of
-    the weight: kernel rows are image rows, time runs to the right.
+    Each tile has rows x columns panels, one in most forms: the slices of a Conv3d stand side by side, as do a few channels.
     """
     labels = tuple(map(str, form.filters))
-    if form.look == "matrix":
-        return kernels[np.ix_(form.filters, form.channels)][None, None, None], ()
-    if form.look == "strip":
-        chosen = kernels[np.ix_(form.filters, form.channels)]
-        return np.repeat(chosen, _thickness(*chosen.shape[1:]), axis=1)[:, None, None], labels
+    if form.summary:
+        tiles, labels = summarised(form, kernels[form.filters])
+        return _upright(tiles)[:, None], labels
+    chosen = kernels[np.ix_(form.filters, form.channels)]
     if form.look == "colour":
-        return _slices(np.moveaxis(kernels[np.ix_(form.filters, form.channels)], 1, -1)), labels
-    if form.look == "mosaic":
-        chosen = kernels[np.ix_(form.filters, form.channels)]
-        return _slices(chosen.reshape(-1, *chosen.shape[2:]))[..., :, :], ()
-    if form.summary is None:
-        return _slices(kernels[form.filters, form.channels[0]]), labels
-    tiles, labels = summarised(form, kernels[form.filters])
-    return _slices(tiles), labels
+        return _upright(np.moveaxis(chosen, 1, -1), colour=True)[:, None], labels
+    if form.look in ("matrix", "strip"):
+        tiles, labels = (chosen, labels) if form.look == "strip" else (chosen[None], ())
+        return tiles[:, None, None], labels
+    tiles = _upright(chosen.reshape(-1, *chosen.shape[2:]))
+    if form.look == "row":
+        tiles = tiles.reshape(*chosen.shape[:2], *tiles.shape[1:])
+        return (tiles if chosen.ndim == 5 else tiles.swapaxes(1, 2)), labels
+    return tiles[:, None], labels if form.look == "single" else ()
 
 
 def summarised(form: Form, kernels: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Make one kernel of the channels of each filter: (n, C, *kernel) -> (n, *kernel), in the units of the weight."""
+    """Make one kernel of the channels of each filter: (n, C, *kernel) -> (n, *kernel), in the unit of the weight."""
     if form.picks is not None:
         tiles = kernels[np.arange(len(kernels)), form.picks]
         return tiles, tuple(f"{row}:c{channel}" for row, channel in zip(form.filters, form.picks, strict=True))
     if form.summary == "mean":
-        return kernels.mean(axis=1, dtype=np.float64), tuple(map(str, form.filters))
+        with np.errstate(invalid="ignore"):
+            return kernels.mean(axis=1, dtype=np.float64), tuple(map(str, form.filters))
     tiles, shares = first_components(kernels)
     return tiles, tuple(f"{row} · {_share(share)}" for row, share in zip(form.filters, shares, strict=True))
 
@@ -128,16 +123,16 @@ def first_components(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     With the singular value decomposition W = U S V^T of a filter's matrix, channels x kernel and not centred, that is
     s_1 v_1 / sqrt(C): the pattern that explains most of the filter, as large as the root mean square over the channels of what it
-    explains, and with the sign with which it correlates with their mean. A filter with NaN or Inf gives NaN.
+    explains, with the sign with which it correlates with their mean. A filter with NaN or Inf gives NaN.
 
     Args:
         kernels: (n, C, *kernel).
 
     Returns:
-        (n, *kernel) and (n,) between 1 / min(C, size of the kernel) and 1; NaN where the filter is zero.
+        (n, *kernel) and (n,), the share, which is at least 1 / min(C, size of the kernel); NaN where the filter is zero.
     """
     matrices = kernels.reshape(*kernels.shape[:2], -1).astype(np.float64)
-    whole = np.isfinite(matrices).all(axis=(1, 2))
+    whole = np.atleast_1d(np.isfinite(matrices).all(axis=(1, 2)))
     left, sizes, right = np.linalg.svd(np.where(whole[:, None, None], matrices, 0), full_matrices=False)
     sign = np.where(left[:, :, 0].sum(axis=1) < 0, -1, 1)
     tiles = (sign * sizes[:, 0] / np.sqrt(kernels.shape[1]))[:, None] * right[:, 0]
@@ -148,29 +143,29 @@ def first_components(kernels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def norms(kernels: np.ndarray) -> np.ndarray:
-    """Return the Frobenius norm of each `kernels[i]` in float64; inf where NaN or Inf is among its elements, so that it comes first."""
-    flat = kernels.reshape(len(kernels), -1)
-    squares = np.einsum("ij,ij->i", flat, flat, dtype=np.float64)
+    """Return the Frobenius norm of each `kernels[i]` in float64; inf where NaN or Inf is among its elements, so that it is seen first."""
+    axes = list(range(kernels.ndim))
+    squares = np.einsum(kernels, axes, kernels, axes, [0], dtype=np.float64)
     return np.sqrt(np.where(np.isnan(squares), np.inf, squares))
 
 
-def strongest(weight: np.ndarray, most: int, *, by_weight: bool) -> np.ndarray:
-    """Return the indices of the `most` largest, in their order or the largest first; of equals the first."""
+def strongest(weight: np.ndarray, most: int, *, in_order: bool) -> np.ndarray:
+    """Return the indices of the `most` largest: in their order, or the largest first. Of equals the first."""
     order = np.argsort(-weight, kind="stable")[:most]
-    return order if by_weight else np.sort(order)
+    return np.sort(order) if in_order else order
 
 
 def joined(tiles: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """Join panels to tiles: (n, rows, columns, h, w, ...) -> (n, height, width, ...), with lines of `blank` (n,) between them."""
+    """Join the panels of each tile: (n, rows, columns, h, w, ...) -> (n, height, width, ...), with lines of `blank` (n,) between them."""
     count, rows, columns, height, width, *colour = tiles.shape
-    gap = max(1, round(width / 12))
-    fill = blank.reshape(-1, *[1] * (2 + len(colour)))
+    if rows == columns == 1:
+        return tiles[:, 0, 0]
+    gap = max(1, round(min(height, width) / 12))
     out = np.empty((count, rows * (height + gap) - gap, columns * (width + gap) - gap, *colour))
-    out[:] = fill
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + gap), column * (width + gap)
-            out[:, top : top + height, left : left + width] = tiles[:, row, column]
+    out[:] = blank.reshape(-1, *[1] * (2 + len(colour)))
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * (height + gap), column * (width + gap)
+        out[:, top : top + height, left : left + width] = tiles[:, row, column]
     return out
 
 
@@ -178,20 +173,24 @@ def _look(layer: LayerWeights, kernels: np.ndarray, options: Options, *, first: 
     channels = kernels.shape[1]
     if kernels.ndim == 2:
         return "matrix"
-    if kernels.ndim > 3 and (first or layer.groups == 1) and (channels == 3 or (first and channels == 4)):
+    if kernels.ndim > 3 and channels == 3 and (first or layer.groups == 1):
         return "colour"
     if channels == 1 or options.summary is not None:
         return "single"
-    if kernels.ndim == 3 and channels <= (SPECTROGRAM if first else STRIP_CHANNELS):
-        return "strip"
-    return "mosaic"
+    if kernels.ndim == 3:
+        return "strip" if channels <= (SPECTROGRAM if first else STRIP_CHANNELS) else "mosaic"
+    return "row" if channels <= ROW_CHANNELS else "mosaic"
 
 
-def _most(look: Look, options: Options, *, pictures: bool) -> tuple[int, int]:
+def _most(look: Look, kernels: np.ndarray, options: Options) -> tuple[int, int]:
     """Say how many filters and channels are shown at most."""
-    everything = 1 << 62
-    usual = {"mosaic": MOSAIC, "matrix": MATRIX}.get(look, (PICTURES if pictures else everything, everything))
-    return options.max_filters or usual[0], options.max_channels or usual[1]
+    if look == "matrix":
+        return MATRIX, MATRIX
+    count, channels = kernels.shape[:2]
+    if look == "mosaic":
+        width = kernels.shape[-1] * (kernels.shape[2] if kernels.ndim == 5 else 1)
+        channels = min(options.max_channels or channels, max(1, MOSAIC_WIDTH // width))
+    return options.max_filters or count, channels
 
 
 def _picture(features: int) -> tuple[int, int, int] | None:
@@ -203,17 +202,11 @@ def _picture(features: int) -> tuple[int, int, int] | None:
     return None
 
 
-def _slices(kernels: np.ndarray) -> np.ndarray:
-    raise NotImplementedError
-
-
-def _thickness(channels: int, size: int) -> int:
-    """Say how many rows each channel of a strip takes, so that a long one is not a hairline."""
-    return max(1, round(size / (6 * channels)))
+def _upright(kernels: np.ndarray, *, colour: bool = False) -> np.ndarray:
+    """Give kernels (n, k), (n, h, w) or (n, t, h, w) the shape (n, panels, h, w); colours, the last axis, stay the last."""
+    dimensions = kernels.ndim - 1 - colour
+    return kernels.reshape(kernels.shape[0], *[1] * (3 - dimensions), *kernels.shape[1:])
 
 
 def _share(share: float) -> str:
     return "–" if np.isnan(share) else f"{100 * share:.0f} %"
-
-
-__all__: Sequence[str] = ()

@@ -13,7 +13,7 @@ from netlens.cli.config import load_config
 from netlens.cli.emit import Renderers, emit
 from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
-from netlens.cli.pictures import Pictures
+from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
 from netlens.lenses.kernels.report import KernelsReport
 from netlens.loading.checkpoints.archive import Archive
@@ -22,11 +22,12 @@ from netlens.loading.checkpoints.groups import checked_group
 from netlens.loading.checkpoints.read import read_archive
 from netlens.loading.specs import ModelSpec, parse_model_args, parse_model_spec
 from netlens.loading.suggest import did_you_mean
+from netlens.parts import Picture
 
 if TYPE_CHECKING:
-    from netlens.lenses.kernels.figures import Options
+    from netlens.lenses.kernels.source import Opened
 
-FROM_CONFIG = ("format", "fail_on", "seed", "out")
+FROM_CONFIG = ("format", "fail_on", "seed", "out", "show")
 CHOICES = {
     "sort": ("index", "norm"),
     "scale": ("common", "each"),
@@ -94,12 +95,6 @@ class Request:
             texts=_texts(asked),
         )
 
-    def options(self) -> Options:
-        """Return how filters are drawn."""
-        from netlens.lenses.kernels.figures import Options
-
-        return Options(scale=self.scale, max_filters=self.max_filters, sort=self.sort, summary=self.reduce)
-
 
 def _archive(spec: ModelSpec, asked: Mapping[str, Any]) -> Archive | None:
     """Read the checkpoint that stands in the model's place."""
@@ -115,6 +110,13 @@ def _archive(spec: ModelSpec, asked: Mapping[str, Any]) -> Archive | None:
     return archive
 
 
+def _stem(spec: ModelSpec) -> str:
+    """Return what files are named after; a checkpoint with its folder, for many are called best.pt."""
+    if spec.source == "checkpoint" and spec.path is not None:
+        return "-".join(part for part in (spec.path.parent.name, spec.path.name) if part)
+    return spec.attribute or spec.name
+
+
 def _against(asked: Mapping[str, Any]) -> Ask | None:
     if asked.get("against") is None:
         return None
@@ -125,7 +127,9 @@ def _against(asked: Mapping[str, Any]) -> Ask | None:
 def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
     if value is not None and value not in known:
         option = f"--{name.replace('_', '-')}"
-        raise UsageError(f"{option} {value!r} is not one of {', '.join(known)}", hint=did_you_mean(value, known, f"for example {option} {known[0]}"))
+        raise UsageError(
+            f"{option} {value!r} is not one of {', '.join(known)}", hint=did_you_mean(value, known, f"for example {option} {known[0]}")
+        )
 
 
 def _most(text: str | None) -> int | None:
@@ -155,7 +159,7 @@ def run(asked: Mapping[str, Any]) -> int:
     request = Request.of(asked)
     album = Pictures(
         "kernels",
-        request.model.name or request.model.attribute or (request.model.path.stem if request.model.path else ""),
+        _stem(request.model),
         out=Path(asked.get("out") or OUT),
         overwrite=bool(asked.get("overwrite")),
         show=bool(asked.get("show")),
@@ -168,24 +172,66 @@ def run(asked: Mapping[str, Any]) -> int:
         misfit.tell(error)
         raise
     code = _emit(request, report, asked)
-    album.finish()
+    album.finish(ReportFormat(asked.get("format") or "table"))
     return code
 
 
-def _report(request: Request, album: Pictures) -> KernelsReport:
-    """Measure and draw."""
-    from netlens.lenses.kernels.album import draw
-    from netlens.lenses.kernels.measure import measure
-    from netlens.lenses.kernels.rules import diagnose
+def _report(request: Request, folder: Pictures) -> KernelsReport:
+    """Measure, and draw what shall be drawn."""
+    from netlens.lenses.kernels.measure import measure, not_compared
     from netlens.lenses.kernels.source import opened
+    from netlens.loading.select import select
 
     with ExitStack() as stack:
-        found = opened(request, stack)
-        with console.progress("reading weights", len(found.weights.tensors)) as step:
-            report = measure(found, request.layers, step)
-        if request.pictures:
-            report = replace(report, pictures=draw(report, found, request, diagnose(report), album))
-    return report
+        with console.download("fetching weights") as progress:
+            found = opened(request, stack, progress)
+        tensors = found.weights.tensors
+        chosen = (
+            select(request.layers, [tensor.name for tensor in tensors], [tensor.type for tensor in tensors]) if request.layers else None
+        )
+        with console.progress("reading weights", len(tensors)) as step:
+            layers = measure(found.weights, chosen=chosen, initial=found.initial, others=found.others, step=step)
+        report = KernelsReport(
+            model=found.model,
+            source=found.source,
+            initialised=found.initialised,
+            against=None if request.against is None else request.against.archive.path.name,
+            layers=layers,
+            norms=found.weights.norms,
+            notes=(*found.notes, *found.weights.notes, *(() if found.others is None else not_compared(layers, found.others))),
+        )
+        return replace(report, pictures=_drawn(request, found, report, folder)) if request.pictures else report
+
+
+def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictures) -> tuple[Picture, ...]:
+    from netlens.lenses.kernels.album import Drawable, draw, drawn
+    from netlens.lenses.kernels.figures import Options
+    from netlens.lenses.kernels.rules import alarms
+
+    entries = [
+        Drawable(layer, found.filters(layer.index), found.filters_of_other(layer.index) if layer.change else None, layer.index == 0)
+        for layer in drawn(report.layers, request.include, named=bool(request.layers))
+    ]
+    with console.progress("drawing", len(entries)) as step:
+        return tuple(
+            draw(
+                entries,
+                report.layers,
+                Options(scale=request.scale, max_filters=request.max_filters, sort=request.sort, summary=request.reduce),
+                title=request.model.text,
+                fft=request.fft,
+                compared=_compared(request, report),
+                alarms=alarms(report),
+                folder=folder,
+                step=step,
+            )
+        )
+
+
+def _compared(request: Request, report: KernelsReport) -> tuple[str, str]:
+    """Return how the two checkpoints are called in a picture."""
+    this = request.checkpoint.archive.path.name if request.checkpoint is not None else report.model
+    return this, report.against or ""
 
 
 def _emit(request: Request, report: KernelsReport, asked: Mapping[str, Any]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor, nn
 
 from netlens.errors import NetlensError, UsageError
-from netlens.lenses.kernels.layers import Weights, weights_of_group, weights_of_model
+from netlens.lenses.kernels.layers import Weights, WeightTensor, weights_of_group, weights_of_model
 from netlens.lenses.kernels.measure import initial_scales
 from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
@@ -21,6 +22,7 @@ from netlens.loading.checkpoints.identify import architectures
 from netlens.loading.checkpoints.misfit import left_as_built
 from netlens.loading.checkpoints.storages import Storages
 from netlens.loading.checkpoints.weights import load_into, on_meta
+from netlens.loading.download import Progress
 from netlens.loading.fresh import is_random
 from netlens.loading.models import NamedModel, find_model
 from netlens.loading.published import with_published_weights
@@ -43,8 +45,21 @@ class Opened:
     others: Mapping[str, Callable[[], Tensor]] | None = None  # of the other checkpoint, by the weight's name
     notes: tuple[str, ...] = ()
 
+    def filters(self, index: int) -> Callable[[], np.ndarray]:
+        """Return what reads one weight as (filters, channels of a group, *kernel)."""
+        return _array(self.weights.tensors[index])
 
-def opened(request: Request, stack: ExitStack) -> Opened:
+    def filters_of_other(self, index: int) -> Callable[[], np.ndarray]:
+        """Return what reads the same weight of the other checkpoint."""
+        tensor = self.weights.tensors[index]
+        return _array(replace(tensor, read=(self.others or {})[tensor.name]))
+
+
+def _array(tensor: WeightTensor) -> Callable[[], np.ndarray]:
+    return lambda: tensor.filters().detach().numpy()
+
+
+def opened(request: Request, stack: ExitStack, progress: Progress | None = None) -> Opened:
     """Open what the request names; files stay mapped until `stack` is closed.
 
     Raises:
@@ -53,10 +68,10 @@ def opened(request: Request, stack: ExitStack) -> Opened:
     if request.archive is not None:
         return _file(request, request.archive, stack)
     with seeded(request.seed):
-        return _model(request)
+        return _model(request, progress)
 
 
-def _model(request: Request) -> Opened:
+def _model(request: Request, progress: Progress | None) -> Opened:
     def again(model_args: Mapping[str, object]) -> NamedModel:
         return find_model(request.model, model_args, request.weights)
 
@@ -64,7 +79,8 @@ def _model(request: Request) -> Opened:
     random = is_random(named)
     model = _built(named)
     initial = initial_scales(model) if random else {}
-    others, notes, source = None, (), _as_built(named, random, request.seed)
+    others, source = None, _as_built(named, random, request.seed)
+    notes: tuple[str, ...] = ()
     if request.against is not None:
         other = _built(named)
         _load(other, named, request.against, again)
@@ -73,8 +89,8 @@ def _model(request: Request) -> Opened:
         notes = _load(model, named, request.checkpoint, again)
         random, source = False, request.checkpoint.archive.path.name
     elif named.weights is not None:
-        model = with_published_weights(named, progress=request.progress).build()
-        random, source = False, named.weights
+        loaded = with_published_weights(named, progress=progress)
+        model, notes, random, source = loaded.build(), loaded.loaded, False, named.weights
     return Opened(type(model).__name__, source, random, weights_of_model(model), initial, others, notes)
 
 

@@ -1,0 +1,217 @@
+"""The pictures of a command: PNG files in `--out`, told on stderr, and with `--show` drawn in the terminal.
+
+netlens replaces what it wrote itself, and nothing else: a file of somebody else stops the command, if possible before any work is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shlex
+import shutil
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from netlens import __version__
+from netlens.cli import console
+from netlens.cli.options import ReportFormat
+from netlens.errors import FileProblem
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OUT = "netlens-out"  # the folder, where neither the command line nor the configuration names one
+SUBJECT = 48  # bytes of the subject in a file name
+TOLD = 8  # files that are told one by one
+SHOWN = 4  # pictures that are drawn in the terminal
+ELSEWHERE = "choose another folder: --out FOLDER"
+
+
+class Pictures:
+    """Writes the pictures of one command as "{lens}-{subject}-{name}.png".
+
+    Args:
+        lens: the name of the subcommand.
+        subject: what is looked at, as it shall stand in file names.
+        out: the folder; made when the first picture is written.
+        overwrite: also replace files that netlens did not write.
+        show: draw the most important pictures in the terminal at the end.
+        facts: texts for every file, as "Model" and "Seed"; no dates, so that equal pictures are equal files.
+
+    Raises:
+        FileProblem: no file can be written there.
+    """
+
+    def __init__(self, lens: str, subject: str, *, out: Path, overwrite: bool, show: bool, facts: Mapping[str, str]) -> None:
+        from netlens.drawing.png import LONGEST, MAKER, FileNames, safe_name
+
+        self._out, self._overwrite, self._show = out, overwrite, show
+        self._prefix = f"{lens}-{safe_name(subject, SUBJECT)}-"
+        self._names = FileNames(LONGEST - len(self._prefix))
+        self._facts = {"Software": f"{MAKER}{__version__}", "Command": shlex.join(["netlens", *sys.argv[1:]]), **facts}
+        self._saved: Counter[str] = Counter()
+        self._written: list[str] = []
+        self._preferred: list[tuple[str, Image]] = []
+        self._others: list[tuple[str, Image]] = []
+        with _explained(out):
+            _check_folder(out)
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Check all files before the first is written; a name stands as often as it will be saved.
+
+        Raises:
+            FileProblem: one of them is not ours to replace.
+        """
+        seen: Counter[str] = Counter()
+        for name in names:
+            self._check(self._path(name, seen))
+
+    def save(self, name: str, image: Image, *, prefer: bool = False, **facts: str) -> str:
+        """Write one picture and return its path, as the user would type it.
+
+        Args:
+            name: which picture of the subject: "conv1", "conv1-2" for its second page. Saved twice, it becomes two files.
+            image: the picture.
+            prefer: one of those to look at first.
+            facts: more texts for this file: Layer="conv1".
+
+        Raises:
+            FileProblem: it cannot be written.
+        """
+        from netlens.drawing.png import encode
+
+        path = self._path(name, self._saved)
+        content = encode(image, {**self._facts, **facts})
+        with _explained(path), _folder(self._out), _temporary(path) as temporary:
+            with temporary.open("xb") as file:  # "x" keeps to the umask, which mkstemp does not
+                file.write(content)
+            self._check(path)
+            temporary.replace(path)
+        self._remember(str(path), image, prefer)
+        return str(path)
+
+    def finish(self, format: ReportFormat = ReportFormat.TABLE) -> None:
+        """Say what was written, and draw what shall be shown; called when the report is on stdout.
+
+        Args:
+            format: of the report. Pictures go with a table alone: anything else is for a program to read.
+        """
+        if not self._written:
+            return
+        for line in self._told():
+            console.note(_one_line(line))
+        if self._show:
+            self._draw(format)
+
+    def _path(self, name: str, seen: Counter[str]) -> Path:
+        seen[name] += 1
+        return self._out / f"{self._prefix}{self._names.of(name, seen[name])}.png"
+
+    def _check(self, path: Path) -> None:
+        """Raise where the place is taken by what netlens may not replace."""
+        from netlens.drawing.png import is_ours
+
+        with _explained(path):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                return
+            if not stat.S_ISREG(mode):
+                kind = "a link" if stat.S_ISLNK(mode) else "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+                raise FileProblem(f"{path} is {kind}, and a picture is to be written there", hint=f"move it away, or {ELSEWHERE}")
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, "it is write-protected")
+            if not self._overwrite and not is_ours(path):
+                raise FileProblem(f"{path} was not written by netlens", hint=f"--overwrite replaces it, or {ELSEWHERE}")
+
+    def _remember(self, path: str, image: Image, prefer: bool) -> None:
+        self._written.append(path)
+        best = self._preferred if prefer else self._others
+        if len(best) < SHOWN:
+            best.append((path, image))
+
+    def _best(self) -> list[tuple[str, Image]]:
+        return [*self._preferred, *self._others][:SHOWN]
+
+    def _told(self) -> Iterator[str]:
+        if len(self._written) <= TOLD:
+            yield from (f"wrote {path}" for path in self._written)
+        else:
+            first = self._best()[0][0]
+            yield f"wrote {len(self._written)} pictures, {self._out / self._prefix}*.png; the first to look at is {first}"
+
+    def _draw(self, format: ReportFormat) -> None:
+        stream = console._report_stream or sys.stdout
+        folder = f"{self._out}{os.sep}"
+        if format is not ReportFormat.TABLE or not console._is_terminal(stream):
+            needed = "a terminal" if format is ReportFormat.TABLE else "--format table"
+            console.note(_one_line(f"--show needs {needed}; the pictures are in {folder}"))
+            return
+        from netlens.drawing.terminal import draw, palette
+
+        columns, lines = shutil.get_terminal_size()
+        colours = palette(os.environ, getattr(stream, "encoding", None))
+        for path, image in self._best():
+            console.write(f"\n{_one_line(path)}\n{draw(image, columns, lines - 3, colours)}")  # less the title, a gap and the prompt
+        if more := len(self._written) - len(self._best()):
+            console.note(_one_line(f"{more} more in {folder}"))
+
+
+def _one_line(text: str) -> str:
+    from netlens.drawing.escapes import harmless
+
+    return harmless(text)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the system says about a path into two lines."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        do = "make room" if full else "check the folder and its permissions"
+        raise FileProblem(f"{path} cannot be written: {reason}", hint=f"{do}, or {ELSEWHERE}") from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OSError where no file could be written to a folder that may have to be made first."""
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not stat.S_ISDIR(there.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder" if there == folder else f"{there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"files cannot be made in {there}")
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the block; where it fails, what was made goes again."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()  # an empty one only
+        raise
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Name a file beside `path`; whatever happens, none of that name stays."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

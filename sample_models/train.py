@@ -1,0 +1,165 @@
+"""Train both sample models, on the CPU, and write their weights and the example scenes: `python sample_models/train.py`.
+
+The same machine writes the same bytes again. Written into `sample_models/weights/`:
+
+    shapenet.safetensors, shapevit.safetensors    trained
+    untrained.safetensors                         the CNN as it was before its first step
+    shapenet-epoch01.ckpt and two later ones      the CNN on its way: epoch, global_step, accuracy, state_dict
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that this file also runs as a program
+
+from sample_models.scenes import CLASSES, MEAN, SIZE, STD, normalised, scene, write_examples
+from sample_models.shapes import ShapeNet, ShapeViT
+
+WEIGHTS = Path(__file__).parent / "weights"
+TRAINING_SEED, FRESH_SEED = 1, 2
+TRAINING_SCENES, FRESH_SCENES = 8000, 2500
+SAFETENSORS_TYPES = {torch.float32: "F32", torch.int64: "I64"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained: AdamW, one cycle of the learning rate."""
+
+    epochs: int
+    lr: float
+    weight_decay: float  # of matrices and filters; biases and gains have none
+    batch_size: int = 40
+    shift: int = 0  # pictures are rolled by up to so many pixels
+
+
+CNN = Recipe(epochs=14, lr=1e-2, weight_decay=5e-2)
+VIT = Recipe(epochs=20, lr=3e-3, weight_decay=5e-2, batch_size=50, shift=8)
+
+
+def main() -> None:
+    """Draw the scenes, train the CNN and the transformer, and say how good they are on scenes that they have not seen."""
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+    WEIGHTS.mkdir(exist_ok=True)
+    write_examples()
+    training, fresh = scenes(TRAINING_SEED, TRAINING_SCENES), scenes(FRESH_SEED, FRESH_SCENES)
+
+    torch.manual_seed(0)
+    cnn = ShapeNet()
+    save(cnn, "untrained", accuracy(cnn, *fresh))
+    kept = (1, CNN.epochs // 2, CNN.epochs)
+    train(cnn, *training, CNN, lambda epoch, step: save_checkpoint(cnn, epoch, step, fresh) if epoch in kept else None)
+    save(cnn, "shapenet", accuracy(cnn, *fresh))
+
+    torch.manual_seed(0)
+    vit = ShapeViT()
+    if len(sys.argv)>1: sys.exit()
+    train(vit, *training, VIT)
+    save(vit, "shapevit", accuracy(vit, *fresh))
+
+
+def scenes(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Draw scenes with one object: pictures, uint8 (count, 3, 64, 64), and class indices, (count,)."""
+    drawn = [scene(seed, index) for index in range(count)]
+    images = torch.from_numpy(np.stack([one.image for one in drawn])).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor([one.labels[0] for one in drawn])
+
+
+def train(
+    model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, after_epoch: Callable[[int, int], None] = lambda epoch, step: None
+) -> None:
+    """Train `model` in place; `after_epoch` gets the number of the epoch, from 1, and the number of steps so far."""
+    random = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(_parameter_groups(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.99))
+    steps = len(images) // recipe.batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.lr, total_steps=recipe.epochs * steps, pct_start=0.2, cycle_momentum=False
+    )
+    start = time.perf_counter()
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        losses = []
+        for chosen in torch.randperm(len(images), generator=random)[: steps * recipe.batch_size].view(steps, -1):
+            loss = F.cross_entropy(model(normalised(_varied(images[chosen], recipe.shift, random))), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        print(f"{type(model).__name__} epoch {epoch:2} loss {np.mean(losses):.3f} after {time.perf_counter() - start:.0f} s", flush=True)
+        after_epoch(epoch, epoch * steps)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _varied(images: Tensor, shift: int, random: torch.Generator) -> Tensor:
+    """Mirror, turn and shift a batch and permute its colour channels: none of it changes a shape's name."""
+    mirror_x, mirror_y, turn = torch.randint(2, (3,), generator=random).tolist()
+    images = images.flip([dim for dim, mirrored in ((3, mirror_x), (2, mirror_y)) if mirrored])
+    images = images.transpose(2, 3) if turn else images
+    rows, columns = torch.randint(-shift, shift + 1, (2,), generator=random).tolist()
+    return images.roll((rows, columns), (2, 3))[:, torch.randperm(3, generator=random)].contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Return the share of pictures that `model`, put into eval mode, names right."""
+    model.eval()
+    named = torch.cat([model(normalised(batch)).argmax(1) for batch in images.split(250)])
+    return (named == labels).float().mean().item()
+
+
+def save(model: nn.Module, name: str, reached: float) -> None:
+    """Write the weights with what one must know to use them, and print the accuracy."""
+    kind = type(model).__name__
+    print(f"{name}: accuracy {reached:.4f} on {FRESH_SCENES} fresh scenes")
+    metadata = {
+        "architecture": f"sample_models/shapes.py:{kind}",
+        "classes": ",".join(CLASSES),
+        "mean": ",".join(map(str, MEAN)),
+        "std": ",".join(map(str, STD)),
+        "input_size": f"3,{SIZE},{SIZE}",
+        "accuracy": f"{reached:.4f}",
+    }
+    save_safetensors(WEIGHTS / f"{name}.safetensors", model.state_dict(), metadata)
+
+
+def save_safetensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file: length of the header in 8 bytes, the header as JSON, the data one after another."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    data = b""
+    for name, tensor in tensors.items():
+        content = tensor.contiguous().numpy().tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": SAFETENSORS_TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the data starts at a multiple of 8
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def save_checkpoint(model: nn.Module, epoch: int, step: int, fresh: tuple[Tensor, Tensor]) -> None:
+    """Write what Lightning's checkpoints have in common, and the accuracy."""
+    content = {"epoch": epoch, "global_step": step, "accuracy": accuracy(model, *fresh), "state_dict": model.state_dict()}
+    torch.save(content, WEIGHTS / f"shapenet-epoch{epoch:02}.ckpt")
+
+
+if __name__ == "__main__":
+    main()

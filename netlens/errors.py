@@ -9,6 +9,7 @@
     ├─ LayerNotFound           the model has no such layer
     ├─ FileProblem             a file cannot be read or written
     ├─ CheckpointDoesNotFit    tensors of a checkpoint and places in the model do not pair
+    ├─ OutOfMemory             a device has too little memory
     └─ MissingExtra            an optional package is not installed
 
 A bug in netlens is never a NetlensError: it keeps its traceback and exits with 3.
@@ -93,6 +94,16 @@ class CheckpointDoesNotFit(NetlensError):
         super().__init__(message, hint)
         self.tables = tuple(tables)
         self.causes = tuple(causes)
+
+
+class OutOfMemory(NetlensError):
+    """A device has too little memory for what was asked of it; `facts` say how much, `levers` are the options that save some."""
+
+    def __init__(self, where: str, facts: Sequence[str], levers: Sequence[str]) -> None:
+        what = ", ".join(facts)
+        *first, last = levers or ("a machine with more memory",)
+        hint = f"try {', '.join(first)}{' or ' if first else ''}{last}"
+        super().__init__(f"{where} is out of memory{': ' if what else ''}{what}", hint=hint)
 
 
 class MissingExtra(NetlensError):

@@ -104,8 +104,6 @@ class Layer:
 
 # These themselves use the standard library alone.
 EVERYONE = "netlens netlens.errors netlens.findings netlens.parts netlens.loading.suggest"
-    "netlens netlens.errors netlens.findings netlens.parts netlens.loading.suggest"  # these themselves use the standard library alone
-)
 LAYERS = {
     r"netlens/(__init__|errors|findings|parts|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
     r"netlens/__main__\.py": Layer(own="netlens.cli", never="torch rich"),

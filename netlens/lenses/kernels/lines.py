@@ -92,8 +92,8 @@ def _values(report: KernelsReport) -> str:
 def _norms(report: KernelsReport) -> str:
     if not report.norms:
         return ""
-    types = Counter(norm.type or "normalisation" for norm in report.norms)
-    named = ", ".join(f"{count:,} {short(name)}" for name, count in types.most_common())
+    types = Counter(norm.type for norm in report.norms)
+    named = ", ".join(f"{count:,} {short(name)}" if name else counted(count, "normalisation") for name, count in types.most_common())
     variances = [norm.least_variance for norm in report.norms if norm.least_variance is not None]
     untouched = sum(norm.untouched for norm in report.norms)
     if untouched == len(report.norms):

@@ -178,7 +178,7 @@ def run(asked: Mapping[str, Any]) -> int:
 
 def _report(request: Request, folder: Pictures) -> KernelsReport:
     """Measure, and draw what shall be drawn."""
-    from netlens.lenses.kernels.measure import measure, not_compared
+    from netlens.lenses.kernels.measure import CONSTRUCTOR, measure, not_compared
     from netlens.lenses.kernels.source import opened
     from netlens.loading.select import select
 
@@ -191,6 +191,8 @@ def _report(request: Request, folder: Pictures) -> KernelsReport:
         )
         with console.progress("reading weights", len(tensors)) as step:
             layers = measure(found.weights, chosen=chosen, initial=found.initial, others=found.others, step=step)
+        if found.initialised:  # then what it has is what its initialisation gives
+            layers = tuple(replace(layer, initial_std=layer.std, initial_source=CONSTRUCTOR) for layer in layers)
         report = KernelsReport(
             model=found.model,
             source=found.source,

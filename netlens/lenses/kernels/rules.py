@@ -89,7 +89,7 @@ def _stale_statistics(report: KernelsReport) -> Iterator[Finding]:
 
 
 def _more(norms: Sequence[NormStatistics]) -> str:
-    return f"; so have {listed([short(norm.name) for norm in norms[1:]])}" if len(norms) > 1 else ""
+    return f"; also {listed([short(norm.name) for norm in norms[1:]])}" if len(norms) > 1 else ""
 
 
 def _untrained(report: KernelsReport) -> Iterator[Finding]:

@@ -78,7 +78,8 @@ def _model(request: Request, progress: Progress | None) -> Opened:
     named = again(request.model_args)
     random = is_random(named)
     model = _built(named)
-    initial = initial_scales(model) if random else {}
+    loads = request.checkpoint is not None or named.weights is not None
+    initial = initial_scales(model) if random and loads else {}
     others, source = None, _as_built(named, random, request.seed)
     notes: tuple[str, ...] = ()
     if request.against is not None:

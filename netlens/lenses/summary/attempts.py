@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -223,28 +221,12 @@ def _brief(tried: Attempt) -> str:
 
 def _too_large(tried: Attempt) -> str:
     """Say why the real model does not fit into memory; "" where it does."""
+    from netlens.loading.memory import available_memory
+
     needed = tried.input_bytes + sum(
         t.numel() * t.element_size() for t in (*tried.model.parameters(), *tried.model.buffers()) if not is_lazy(t)
     )
-    free = _available_memory()
+    free = available_memory()
     if free is None or needed < free:
         return ""
     return f"its weights and input take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free, so it was not run for real"
-
-
-def _available_memory() -> int | None:
-    """Bytes that this process may still take, by the kernel and by the container's limit; None where nothing tells."""
-    limits = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
-    most, used = _lines("/sys/fs/cgroup/memory.max"), _lines("/sys/fs/cgroup/memory.current")
-    if most and used and most[0].isdigit():
-        limits.append(int(most[0]) - int(used[0]))
-    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits, default=None)
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

@@ -29,6 +29,22 @@ class FailLevel(str, Enum):
     NEVER = "never"
 
 
+class Precision(str, Enum):
+    """What floating numbers a model computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    FP64 = "fp64"
+
+
+class HalfPrecision(str, Enum):
+    """What floating numbers torch's autocast chooses where they are precise enough."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -123,6 +139,39 @@ Device = Annotated[
         show_default=False,
         help="Where the model runs: meta (computes nothing), cpu, cuda:0, mps; auto chooses.",
     ),
+]
+
+_RUNNING = "How it runs"
+
+ComputeDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        show_default="auto",
+        help="Where the model runs: cpu, cuda:1, cuda:auto (the one with most free memory), mps, xpu; auto: an accelerator, else the CPU.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+
+Dtype = Annotated[
+    Precision | None,
+    typer.Option("--dtype", show_default="as it comes", help="Cast the model and its floating inputs.", rich_help_panel=_RUNNING),
+]
+
+Autocast = Annotated[
+    HalfPrecision | None,
+    typer.Option("--autocast", show_default=False, help="Run under torch's autocast, as mixed training does.", rich_help_panel=_RUNNING),
+]
+
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option("--channels-last", show_default=False, help="Lay weights and pictures out as NHWC in memory.", rich_help_panel=_RUNNING),
+]
+
+AutoBatch = Annotated[
+    bool | None,
+    typer.Option("--auto-batch", show_default=False, help="Halve the batch until it fits into memory.", rich_help_panel=_RUNNING),
 ]
 
 Format = Annotated[

@@ -6,9 +6,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Any
 
 QUERY = ("--query-gpu=uuid,memory.used,memory.total", "--format=csv")
 PATIENCE = 15  # seconds; a driver without persistence mode takes one for each card
@@ -16,7 +16,7 @@ LINE = re.compile(r"^\s*GPU-([0-9a-f-]+)\s*,\s*(\d+) *MiB\s*,\s*(\d+) *MiB\s*$",
 
 
 def free_by_uuid(uuids: Sequence[str]) -> dict[str, int]:
-    """Return free bytes by UUID, as far as `nvidia-smi` or, where it does not know them, NVML tells; () where neither is there.
+    """Return free bytes by UUID, as far as `nvidia-smi` or, where it does not know them, NVML tells.
 
     By UUID because both count cards by their slots, CUDA by speed, and neither knows CUDA_VISIBLE_DEVICES.
 
@@ -60,23 +60,17 @@ def _told_by_nvidia_smi() -> dict[str, int]:
     return {uuid.lower(): (int(total) - int(used)) << 20 for uuid, used, total in LINE.findall(done.stdout)}
 
 
-def _told_by_nvml(uuids: Any) -> dict[str, int]:
+def _told_by_nvml(uuids: Iterable[str]) -> dict[str, int]:
     """Ask the package nvidia-ml-py, where it is installed; unlike nvidia-smi it knows the parts of a card (MIG) by their UUIDs."""
     try:
         nvml = import_module("pynvml")
         nvml.nvmlInit()
     except Exception:  # not installed, no driver, or a driver that does not answer
         return {}
-    try:
-        return {uuid: free for uuid in uuids if (free := _nvml_free(nvml, uuid)) is not None}
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _nvml_free(nvml: Any, uuid: str) -> int | None:
-    for prefix in ("GPU-", "MIG-"):
-        try:
-            return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(f"{prefix}{uuid}")).free)
-        except nvml.NVMLError:
-            continue
-    return None
+    found = {}
+    for uuid in uuids:
+        for name in (f"GPU-{uuid}", f"MIG-{uuid}"):
+            with suppress(nvml.NVMLError):
+                found[uuid] = int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(name)).free)
+    nvml.nvmlShutdown()
+    return found

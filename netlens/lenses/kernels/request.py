@@ -16,11 +16,12 @@ from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
 from netlens.lenses.kernels.report import KernelsReport
+from netlens.loading.asked import TEXTS, AskedModel
 from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
 from netlens.loading.checkpoints.groups import checked_group
 from netlens.loading.checkpoints.read import read_archive
-from netlens.loading.specs import ModelSpec, parse_model_args, parse_model_spec
+from netlens.loading.specs import ModelSpec, parse_model_spec
 from netlens.loading.suggest import did_you_mean
 from netlens.parts import Picture
 
@@ -42,10 +43,8 @@ OF_A_MODEL = ("model_arg", "weights", "checkpoint", "strip_prefix", "no_strict",
 class Request:
     """Everything is checked that can be checked without torch."""
 
-    model: ModelSpec
-    model_args: Mapping[str, object]
-    weights: str | None
-    checkpoint: Ask | None  # weights for the model
+    spec: ModelSpec
+    model: AskedModel | None
     archive: Archive | None  # a checkpoint that stands in the model's place
     key: str | None
     against: Ask | None
@@ -73,13 +72,9 @@ class Request:
             _check_choice(name, asked.get(name), known)
         for kind in asked.get("include") or ():
             _check_choice("include", kind, KINDS)
-        if asked.get("weights") and asked.get("checkpoint"):
-            raise UsageError("--weights and --checkpoint both give values", hint="leave one of them out")
         return cls(
-            model=spec,
-            model_args=parse_model_args(asked.get("model_arg") or ()),
-            weights=asked.get("weights"),
-            checkpoint=None if archive else Ask.of(asked),
+            spec=spec,
+            model=None if archive else AskedModel.of(asked),
             archive=archive,
             key=asked.get("key"),
             against=_against(asked),
@@ -144,7 +139,7 @@ def _most(text: str | None) -> int | None:
 
 
 def _texts(asked: Mapping[str, Any]) -> dict[str, Any]:
-    named = ("model", "model_arg", "weights", "checkpoint", "key", "strip_prefix", "against", "layer", "seed")
+    named = (*TEXTS, "against", "layer", "seed")
     return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items() if name in named}
 
 
@@ -159,7 +154,7 @@ def run(asked: Mapping[str, Any]) -> int:
     request = Request.of(asked)
     album = Pictures(
         "kernels",
-        _stem(request.model),
+        _stem(request.spec),
         out=Path(asked.get("out") or OUT),
         overwrite=bool(asked.get("overwrite")),
         show=bool(asked.get("show")),
@@ -220,7 +215,7 @@ def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictu
                 entries,
                 report.layers,
                 Options(scale=request.scale, max_filters=request.max_filters, sort=request.sort, summary=request.reduce),
-                title=request.model.text,
+                title=request.spec.text,
                 fft=request.fft,
                 compared=_compared(request, report),
                 alarms=alarms(report),
@@ -232,20 +227,20 @@ def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictu
 
 def _compared(request: Request, report: KernelsReport) -> tuple[str, str]:
     """Return how the two checkpoints are called in a picture."""
-    this = request.checkpoint.archive.path.name if request.checkpoint is not None else report.model
-    return this, report.against or ""
+    checkpoint = request.model.checkpoint if request.model is not None else None
+    return report.model if checkpoint is None else checkpoint.archive.path.name, report.against or ""
 
 
 def _emit(request: Request, report: KernelsReport, asked: Mapping[str, Any]) -> int:
     from netlens.lenses.kernels import show
     from netlens.lenses.kernels.rules import diagnose
 
-    title = request.model.text
+    title = request.spec.text
     return emit(
         report,
         diagnose(report),
         lens="kernels",
-        subject={**request.texts, "file": None if request.model.path is None else str(request.model.path)},
+        subject={**request.texts, "file": None if request.spec.path is None else str(request.spec.path)},
         format=ReportFormat(asked.get("format") or "table"),
         fail_on=FailLevel(asked.get("fail_on") or "error"),
         renderers=Renderers(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,19 +14,14 @@ from netlens.errors import NetlensError, UsageError
 from netlens.lenses.kernels.layers import Weights, WeightTensor, weights_of_group, weights_of_model
 from netlens.lenses.kernels.measure import initial_scales
 from netlens.loading.checkpoints.archive import Archive
-from netlens.loading.checkpoints.ask import Ask
-from netlens.loading.checkpoints.causes import checked_fit
 from netlens.loading.checkpoints.groups import chosen_group
 from netlens.loading.checkpoints.identify import architectures
-from netlens.loading.checkpoints.misfit import left_as_built
 from netlens.loading.checkpoints.storages import Storages
-from netlens.loading.checkpoints.weights import load_into, on_meta
+from netlens.loading.checkpoints.weights import on_meta
 from netlens.loading.download import Progress
-from netlens.loading.fresh import is_random
-from netlens.loading.models import NamedModel, find_model
-from netlens.loading.published import with_published_weights
+from netlens.loading.models import find_model
 from netlens.loading.specs import parse_model_spec
-from netlens.probing.untouched import seeded
+from netlens.loading.valued import again, built, load, valued
 
 if TYPE_CHECKING:
     from netlens.lenses.kernels.request import Request
@@ -65,52 +59,18 @@ def opened(request: Request, stack: ExitStack, progress: Progress | None = None)
     Raises:
         NetlensError: there is no such model, or a checkpoint does not fit it.
     """
-    if request.archive is not None:
+    if request.model is None:
+        assert request.archive is not None
         return _file(request, request.archive, stack)
-    with seeded(request.seed):
-        return _model(request, progress)
-
-
-def _model(request: Request, progress: Progress | None) -> Opened:
-    def again(model_args: Mapping[str, object]) -> NamedModel:
-        return find_model(request.model, model_args, request.weights)
-
-    named = again(request.model_args)
-    random = is_random(named)
-    model = _built(named)
-    loads = request.checkpoint is not None or named.weights is not None
-    initial = initial_scales(model) if random and loads else {}
-    others, source = None, _as_built(named, random, request.seed)
-    notes: tuple[str, ...] = ()
+    initial: dict[str, float] = {}
+    found = valued(request.model, seed=request.seed, progress=progress, fresh=lambda model: initial.update(initial_scales(model)))
+    others = None
     if request.against is not None:
-        other = _built(named)
-        _load(other, named, request.against, again)
+        other = built(found.named)
+        load(other, found.named, request.against, again(request.model))
         others = _readers(weights_of_model(other))
-    if request.checkpoint is not None:
-        notes = _load(model, named, request.checkpoint, again)
-        random, source = False, request.checkpoint.archive.path.name
-    elif named.weights is not None:
-        loaded = with_published_weights(named, progress=progress)
-        model, notes, random, source = loaded.build(), loaded.loaded, False, named.weights
-    return Opened(type(model).__name__, source, random, weights_of_model(model), initial, others, notes)
-
-
-def _built(named: NamedModel) -> nn.Module:
-    """Build the model; of the user's own object take a copy, which may be changed."""
-    return deepcopy(named.build()) if named.is_instance else named.build()
-
-
-def _load(model: nn.Module, named: NamedModel, ask: Ask, again: Callable[[Mapping[str, object]], NamedModel]) -> tuple[str, ...]:
-    """Load a checkpoint into `model` and return what to say about it."""
-    fit = checked_fit(named, ask.archive, again, key=ask.key, strip_prefix=ask.strip_prefix, strict=ask.strict)
-    load_into(model, fit, ask.archive, trust=ask.trust)
-    return (f"{ask.archive.path.name}: {fit.coverage()}", *left_as_built(fit), *fit.notes)
-
-
-def _as_built(named: NamedModel, random: bool | None, seed: int) -> str:
-    if random:
-        return f"as initialised with seed {seed}: nothing has been learned yet"
-    return f"as built by {named.origin}" if named.origin else "as built"
+    weights = weights_of_model(found.model)
+    return Opened(type(found.model).__name__, found.source, found.initialised, weights, initial, others, found.notes)
 
 
 def _readers(weights: Weights) -> dict[str, Callable[[], Tensor]]:

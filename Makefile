@@ -1,7 +1,7 @@
 # make demo       see what netlens does, on a fresh machine: creates .venv, installs, runs
 # make test       lint, type-check and tests;  make test-all: with the sweeps over whole registries
 # make lint       only lint and type-check
-# make bench      netlens beside torchinfo, fvcore and torch.load: time and memory
+# make bench      netlens beside torchinfo, fvcore, torch.load and matplotlib: time and memory
 # make clean      remove caches and outputs; .venv stays
 #
 # Another Python: make PYTHON=python3.12 demo
@@ -30,6 +30,10 @@ demo: $(VENV)/.installed
 	run 0 summary sample_models/nets.py:WordTagger --input 1,20:int64; \
 	echo; echo "# Why does it not run?"; \
 	run 2 summary sample_models/nets.py:LeNet5 --input 1,1,28,28; \
+	echo; echo "# Did it learn anything? Its filters beside those of its untrained twin, in pictures"; \
+	run 0 kernels sample_models/weights/shapenet.safetensors --against sample_models/weights/untrained.safetensors --show; \
+	echo; echo "# What is wrong with these weights?"; \
+	run 1 kernels sample_models/sick.py:duplicate_filters --no-pictures; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \
@@ -50,6 +54,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.checkpoints
+	$(BIN)/python -m tests.benchmarks.grids
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache netlens-out

@@ -94,8 +94,12 @@ class ShapeViT(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Score the classes."""
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return what the last block leaves, normalised: (N, 65, width), the class token first, then the patches row by row."""
         patches = self.patch_embed(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed
-        return self.head(self.norm(self.blocks(tokens))[:, 0])
+        return self.norm(self.blocks(tokens))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Score the classes."""
+        return self.head(self.tokens(images)[:, 0])

@@ -55,7 +55,7 @@ def parse_compute_device(text: str, lens: str = "this command") -> str:
     """Check the value of `--device` of a lens that computes, before torch is imported; "gpu" is any accelerator."""
     device = text.strip().lower()
     if device == "meta":
-        raise UsageError(f"--device meta computes nothing, and {lens} computes, so it needs a real device", hint=COMPUTE_HINT)
+        raise UsageError(f"--device meta computes nothing, and {lens} needs values", hint=COMPUTE_HINT)
     if not re.fullmatch(r"auto|cpu|mps|(cuda|gpu)(:auto)?|(cuda|gpu|xpu)(:\d{1,3})?", device):
         raise UsageError(f"--device {text!r} is not a device", hint=did_you_mean(device, NAMES, COMPUTE_HINT))
     return device

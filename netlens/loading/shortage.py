@@ -25,7 +25,7 @@ WORDS = re.compile(
     r"|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_(INTERNAL_ERROR_)?ALLOC_FAILED|Unable to find a valid cuDNN algorithm",
     re.IGNORECASE,
 )
-SIZE = r"(\d+(?:\.\d+)?) ?(bytes|[KMGT]i?B)"
+SIZE = r"(\d+(?:\.\d+)?) ?(bytes|[KMGTPE]i?B)"
 ASKED = re.compile(rf"tried to allocate {SIZE}|Unable to allocate {SIZE}|Invalid buffer size: {SIZE}", re.IGNORECASE)
 OTHERS = re.compile(rf"Process \d+ has {SIZE} memory in use", re.IGNORECASE)
 
@@ -70,7 +70,7 @@ def explained(error: BaseException, device: torch.device, levers: Sequence[str])
 
 
 def _bytes(number: str, unit: str) -> int:
-    return int(float(number) * 1024 ** "BKMGT".index(unit[0].upper()))  # "bytes" begins with a B as well
+    return int(float(number) * 1024 ** "BKMGTPE".index(unit[0].upper()))  # "bytes" begins with a B as well
 
 
 def levers(device: torch.device, *, batch_size: int = 1, dtype: str | None = None, pictures: bool = False) -> list[str]:

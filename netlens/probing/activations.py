@@ -7,7 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -17,10 +17,12 @@ from torch.overrides import TorchFunctionMode
 from netlens.probing.paths import Paths, Place, every_call
 from netlens.probing.trace import _plain_kernels
 
-ACTIVATIONS = frozenset(
-    "relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu selu celu prelu rrelu mish softplus softsign softmax "
-    "log_softmax logsigmoid glu".split()
-)
+# fmt: off
+ACTIVATIONS = frozenset((
+    "relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu",
+    "selu", "celu", "prelu", "rrelu", "mish", "softplus", "softsign", "softmax", "log_softmax", "logsigmoid", "glu",
+))
+# fmt: on
 _ALIASES = {"special_expit": "sigmoid", "swish": "silu", "leakyrelu": "leaky_relu", "logsoftmax": "log_softmax"}
 _NORMS = frozenset(("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"))
 _NORM_CLASS = re.compile("Norm(?!al)")  # not Normalize, which prepares pictures
@@ -117,7 +119,7 @@ class _Watcher(TorchFunctionMode):
         caller = self._frame
         if caller is None and module is self._model:
             self._names.clear()
-        frame = _Frame(self._paths.of(module, caller and caller.place), self._is_quiet(module))
+        frame = _Frame(self._paths.of(module, None if caller is None else caller.place), self._is_quiet(module))
         given = (*args, *kwargs.values())
         with torch._C.DisableTorchFunction():
             after_norm = self._after_norm(given)
@@ -166,22 +168,8 @@ class _Watcher(TorchFunctionMode):
         self._names[output.name] += 1
         times = self._names[output.name]
         name = output.name if times == 1 else f"{output.name}#{times}"
-        place = None if caller is None else caller.place
-        path, module = ("", None) if place is None else (place.path, place.module)
-        self._look(
-            Output(
-                name,
-                output.type,
-                output.module,
-                output.tensor,
-                output.after_norm,
-                output.activation,
-                output.part,
-                path,
-                module,
-                output.given,
-            )
-        )
+        path, module = ("", None) if caller is None else (caller.place.path, caller.place.module)
+        self._look(replace(output, name=name, caller=path, caller_module=module))
 
     def _note(self, tensor: Tensor, *, norm: bool, reported: bool) -> None:
         """Remember a result for as long as its storage lives: addresses are used again."""

@@ -189,6 +189,7 @@ _RULES: tuple[tuple[Any, Rule], ...] = (
 
 _WITH_WEIGHTS = (nn.Linear, nn.Bilinear, conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _DTYPE_WORDS = re.compile(r"dtype|data type|not implemented for|[Ii]nput type|scalar type|floating.point|Half|Float|Long|Double")
+_CAST = "--dtype fp32 casts weights and inputs alike; where forward makes tensors of its own, --autocast does it"  # where the lens has them
 
 
 def _dtype(module: nn.Module, x: Tensor, stop: Stop) -> Mismatch | None:
@@ -199,7 +200,7 @@ def _dtype(module: nn.Module, x: Tensor, stop: Stop) -> Mismatch | None:
         fits, wanted = weight.dtype == x.dtype or not isinstance(module, _WITH_WEIGHTS), f"dtype {_name(weight.dtype)}, as its weights"
     if fits or not _DTYPE_WORDS.search(str(stop.error)):
         return None
-    return Mismatch(f"{shape_text(x.shape)} {_name(x.dtype)}", wanted, "dtype")
+    return Mismatch(f"{shape_text(x.shape)} {_name(x.dtype)}", wanted, "dtype", _CAST if x.is_floating_point() else "")
 
 
 def _name(dtype: torch.dtype) -> str:

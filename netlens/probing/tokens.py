@@ -16,7 +16,13 @@ Kind = Literal["channels first", "channels last", "tokens", "features", "sequenc
 Shape = tuple[int, ...]
 
 _PREFIX = re.compile(r"(cls|class|dist|distillation|reg|register|storage)_?(tokens?|embedding)$")
-_OF_CHANNELS = ("normalized_shape", "out_features", "embedding_dim", "embed_dim", "nf")  # attributes that give the size of the last dimension
+_OF_CHANNELS = (
+    "normalized_shape",
+    "out_features",
+    "embedding_dim",
+    "embed_dim",
+    "nf",
+)  # attributes that give the size of the last dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,8 @@ class Layouts:
             channels = 1 if shape == (self._batch,) else prod(shape)
             return Layout("features", (channels,), channels, ())
         if self._batch_axis(output, shape) == 1:
-            sample = (shape[0], *shape[2:])
-            grid, prefix = (shape[0],), 0
-            kind: Kind = "tokens"
-            if isinstance(output.module, nn.RNNBase) or self._recurrent:
-                kind = "sequence"
-            else:
-                grid, prefix = self._folded_back(shape[0])
-            return Layout(kind, sample, shape[-1], grid, prefix, batch_axis=1)
+            kind, grid, prefix = self._of_tokens(output, shape[0])
+            return Layout(kind, (shape[0], *shape[2:]), shape[-1], grid, prefix, batch_axis=1)
         last = len(shape) == 2 or self._channels_last(output, shape)
         self._last[shape[1:]] = last
         rows, rest = divmod(shape[0], max(1, self._batch))
@@ -96,15 +96,18 @@ class Layouts:
         outer = () if windows == 1 else (windows,)
         if not last:
             return Layout("channels first", sample, shape[1], (*outer, *shape[2:]), folded=windows)
-        grid = (*outer, *shape[1:-1])
+        grid: Shape = (*outer, *shape[1:-1])
         if not grid:
             return Layout("features", sample, shape[-1], ())
         if len(shape) > 3:
             return Layout("channels last", sample, shape[-1], grid, folded=windows)
+        kind, grid, prefix = self._of_tokens(output, grid[0]) if len(grid) == 1 else ("tokens", grid, 0)
+        return Layout(kind, sample, shape[-1], grid, prefix, folded=windows)
+
+    def _of_tokens(self, output: Output, length: int) -> tuple[Kind, Shape, int]:
         if isinstance(output.module, nn.RNNBase) or (self._recurrent and not self._grids):
-            return Layout("sequence", sample, shape[-1], grid, folded=windows)
-        grid, prefix = self._folded_back(grid[0]) if len(grid) == 1 else (grid, 0)
-        return Layout("tokens", sample, shape[-1], grid, prefix, folded=windows)
+            return "sequence", (length,), 0
+        return ("tokens", *self._folded_back(length))
 
     def _batch_axis(self, output: Output, shape: Shape) -> int:
         if isinstance(output.module, nn.RNNBase) and output.part not in ("", "0", "0.data"):
@@ -128,8 +131,8 @@ class Layouts:
                 return grid, length - prod(grid)
         if self._picture is not None and not self._grids:  # patches were cut without a convolution
             for prefix in range(self._most_prefix + 1):
-                if grid := _of_ratio(length - prefix, self._picture):
-                    return grid, prefix
+                if folded := _of_ratio(length - prefix, self._picture):
+                    return folded, prefix
         return (length,), 0
 
 

@@ -1,0 +1,128 @@
+"""What is told from a sample of the elements: how channels go together, what depends on the input, percentiles.
+
+Of each batch every s-th place of every t-th channel is taken, so that at most CHANNELS channels and about ELEMENTS elements are; s has no
+common factor with the number of places, so that no column of a map is preferred. Small layers are taken whole.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from netlens.lenses.featuremaps.sums import wide
+
+CHANNELS = 256
+ELEMENTS = 1 << 16
+ROWS = 512  # places by which channels are compared, over all batches
+FEWEST_ROWS = 8  # fewer places say nothing about channels
+THINNING = 5  # no common size of a map or of features has this factor often
+
+
+class Thinned:
+    """Every s-th of all rows that were added, s being the smallest power of 5 for which at most `most` remain."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._step = 1
+        self._seen = 0
+        self._kept: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """Take some of `rows`, as a copy."""
+        while -(-(self._seen + len(rows)) // self._step) > self._most:
+            self._kept = [self.rows()[::THINNING].clone()] if self._kept else []
+            self._step *= THINNING
+        self._kept.append(rows[-self._seen % self._step :: self._step].clone())
+        self._seen += len(rows)
+
+    def rows(self) -> Tensor:
+        """Return what was kept, in the order of adding."""
+        return torch.cat(self._kept)
+
+
+class Sampled:
+    """The samples of one layer, over all batches."""
+
+    def __init__(self) -> None:
+        self.elements = Thinned(ELEMENTS)
+        self._rows = Thinned(ROWS)
+        self._shape: tuple[int, int] | None = None  # channels, places
+        self._step = 1
+        self._first: Tensor | None = None  # (places, channels) of the first sample
+        self._apart: Tensor | None = None  # sum over samples of the difference to the first one
+        self._squares: Tensor | None = None  # sums of: differences squared, elements squared
+        self._samples = 0
+        self.comparable = True  # all batches had maps of one shape
+
+    def add(self, rows: Tensor, channel_axis: int, *, careful: bool) -> None:
+        """Take a sample of one batch.
+
+        Args:
+            rows: (N, C, P) or (N, P, C), not empty.
+            channel_axis: 1 or 2.
+            careful: squares of the elements need float64.
+        """
+        chosen = self._chosen(rows, channel_axis)  # (N, p, c)
+        self.elements.add(chosen.reshape(-1))
+        if self.comparable:
+            self._rows.add(chosen.flatten(0, 1))
+            self._between(chosen.to(wide(chosen)) if careful else chosen)
+
+    def _chosen(self, rows: Tensor, channel_axis: int) -> Tensor:
+        by_place = rows.transpose(1, 2) if channel_axis == 1 else rows
+        samples, places, channels = by_place.shape
+        if (channels, places) != self._shape:
+            self.comparable = self._shape is None
+            self._shape, self._step = (channels, places), _step(samples * min(channels, CHANNELS), places)
+        chosen = by_place[:, :: self._step, :: -(-channels // CHANNELS)]
+        return chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen
+
+    def _between(self, chosen: Tensor) -> None:
+        """Add up differences to the first sample: they keep their digits where samples are nearly alike."""
+        if self._first is None or self._apart is None or self._squares is None:
+            self._first = chosen[0].clone()
+            self._apart = torch.zeros_like(self._first, dtype=wide(chosen))
+            self._squares = torch.zeros(2, dtype=wide(chosen), device=chosen.device)
+        apart = chosen - self._first
+        self._apart += apart.sum(0)
+        self._squares += torch.stack([torch.linalg.vector_norm(values) for values in (apart, chosen)]).to(self._squares.dtype).square()
+        self._samples += len(chosen)
+
+    def between(self) -> Tensor | float:
+        """Return mean over places of the variance between samples / mean square; NaN for a single sample, 0 where all is 0."""
+        if self._apart is None or self._squares is None or not self.comparable or self._samples < 2:
+            return torch.nan
+        variance = self._squares[0] - self._apart.square().sum() / self._samples
+        square = self._squares[1]
+        return (variance.clamp(min=0) / square).where(square > 0, 0.0)
+
+    def channels(self) -> tuple[Tensor | float, Tensor | float]:
+        """Return the participation ratio tr(C)^2 / tr(C^2) of the channels' covariance C, and the mean |correlation| of two channels.
+
+        NaN where there are too few places, or fewer than two channels that vary.
+        """
+        if not self.comparable or self._shape is None or self._shape[0] < 2:
+            return torch.nan, torch.nan
+        rows = self._rows.rows()
+        if len(rows) < FEWEST_ROWS:
+            return torch.nan, torch.nan
+        rows = rows - rows[0]
+        rows = rows / rows.abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
+        rows = rows - rows.mean(0)
+        trace = rows.square().sum()
+        gram = rows.T @ rows
+        norms = gram.diagonal().sqrt()
+        varying = norms > 0
+        alike = (gram / norms.where(varying, 1.0) / norms.where(varying, 1.0)[:, None]).abs()
+        count = varying.sum()
+        correlation = (alike.sum() - alike.diagonal().sum()) / (count * (count - 1))
+        return trace.square() / gram.square().sum(), correlation.where(count > 1, torch.nan)
+
+
+def _step(others: int, places: int) -> int:
+    step = max(1, -(-others * places // ELEMENTS))
+    while step < places and gcd(step, places) > 1:
+        step += 1
+    return step

@@ -1,0 +1,191 @@
+"""The activations of each layer in numbers, over all samples: computed on the device, fetched once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isnan, prod, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netlens.lenses.featuremaps.report import LayerActivity
+from netlens.lenses.featuremaps.samples import Sampled
+from netlens.lenses.featuremaps.sums import PARTS, SATURATED, Scratch, is_safe, packed, sums
+from netlens.parts import Histogram
+from netlens.probing.activations import Output
+from netlens.probing.tokens import Layout, as_rows
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+BINS = 64
+CANCELLED = 1e-5  # variance / mean square below which their difference has lost too many digits
+RELU_LIKE = frozenset(
+    ("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish")
+)  # off at <= 0
+_PACKED = (*PARTS, "greatest", "least", "dead", "constant", "between", "rank", "correlation")
+
+
+@dataclass(slots=True)
+class LayerStatistics:
+    """What one layer put out, batch after batch; holds sums and samples, never the batch."""
+
+    name: str
+    type: str
+    layout: Layout  # of the first batch
+    activation: str | None
+    after_norm: bool
+    scratch: Scratch = field(default_factory=Scratch)
+    samples: int = 0
+    elements: int = 0
+    _values: Tensor | None = None
+    _high: Tensor | None = None  # (C,)
+    _low: Tensor | None = None
+    _sampled: Sampled = field(default_factory=Sampled)
+
+    def add(self, tensor: Tensor, layout: Layout) -> None:
+        """Take in one batch.
+
+        Args:
+            tensor: as the layer put it out; read, not kept.
+            layout: of this tensor; grids may differ from batch to batch, channels too, but then nothing is said of channels.
+        """
+        rows, channel_axis = as_rows(tensor.detach(), layout)
+        self.samples += len(rows)
+        self.elements += rows.numel()
+        if not rows.numel():
+            return
+        found = sums(rows, channel_axis, self.activation, self.scratch)
+        self._sampled.add(rows, channel_axis, careful=not rows.is_cpu or not is_safe(found.high, found.low))
+        if self._values is None or self._high is None or self._low is None:
+            self._values, self._high, self._low = found
+            return
+        self._values += found.values
+        if len(found.high) == len(self._high):
+            self._high, self._low = torch.maximum(self._high, found.high), torch.minimum(self._low, found.low)
+        else:
+            self._high = torch.cat([self._high, found.high]).amax(0, keepdim=True)
+            self._low = torch.cat([self._low, found.low]).amin(0, keepdim=True)
+
+    def packed(self) -> tuple[Tensor, Tensor] | None:
+        """Return all numbers in one tensor, in the order of _PACKED, and the sample of elements; both on the device. None: it was empty."""
+        if self._values is None or self._high is None or self._low is None:
+            return None
+        whole = len(self._high) == self.layout.channels
+        dead = ((self._high <= 0) & (self._high >= self._low)).sum() if whole and self.activation in RELU_LIKE else torch.nan
+        constant = (self._high == self._low).sum() if whole and self.elements > self.layout.channels else torch.nan
+        rest = (self._high.amax(), self._low.amin(), dead, constant, self._sampled.between(), *self._sampled.channels())
+        return torch.cat([self._values, packed(rest, like=self._values)]), self._sampled.elements.rows()
+
+    def activity(self, index: int, final: bool, numbers: Sequence[float], values: np.ndarray[Any, Any]) -> LayerActivity:
+        """Turn what `packed` gave, now fetched, into the report.
+
+        With n finite elements x: mean = sum x / n; rms = sqrt(sum x^2 / n); std = sqrt(rms^2 - mean^2), of the sample where that has lost
+        its digits; zeros = count(x = 0) / n; within = 1 - flat / sum x^2, which is the mean over samples and channels of the variance over
+        places, over the mean square; concentration = shares / shared. What compares places is None where an element is not finite.
+        """
+        known = dict(zip(_PACKED, numbers, strict=True)) if numbers else dict.fromkeys(_PACKED, 0.0)
+        nan, infinite = int(known["nan"]), int(known["infinite"])
+        count = self.elements - nan - infinite
+        clean = not nan and not infinite and count > 0
+        values = values[np.isfinite(values)].astype(np.float64)
+        some = count > 0 and len(values) > 0
+        mean, square = (known["total"] / count, known["squares"] / count) if some else (0.0, 0.0)
+        variance = square - mean * mean
+        if some and variance < CANCELLED * square:
+            variance = float(values.var()) if known["least"] < known["greatest"] else 0.0
+        places = prod(self.layout.shape) // max(1, self.layout.channels)
+        return LayerActivity(
+            index=index,
+            name=self.name,
+            type=self.type,
+            shape=self.layout.shape,
+            layout=self.layout.kind,
+            grid=self.layout.grid or None,
+            prefix=self.layout.prefix,
+            channels=self.layout.channels,
+            samples=self.samples,
+            elements=self.elements,
+            activation=self.activation,
+            after_norm=self.after_norm,
+            final=final,
+            mean=mean if some else None,
+            std=sqrt(variance) if some else None,
+            rms=sqrt(square) if some else None,
+            least=known["least"] if some else None,
+            greatest=known["greatest"] if some else None,
+            percentiles=tuple(np.percentile(values, PERCENTILES).tolist()) if some else None,
+            zeros=(count - known["nonzero"]) / count if some else None,
+            nan=nan,
+            infinite=infinite,
+            dead=_whole(known["dead"]) if some else None,
+            constant=_whole(known["constant"]) if some else None,
+            saturated=known["saturated"] / count if some and self.activation in SATURATED else None,
+            effective_rank=_known(known["rank"]) if clean else None,
+            correlation=_known(known["correlation"]) if clean else None,
+            between=_known(known["between"]) if clean else None,
+            within=max(0.0, 1 - known["flat"] / known["squares"]) if clean and places > 1 and known["squares"] else None,
+            concentration=known["shares"] / known["shared"] if clean and known["shared"] else None,
+            histogram=_histogram(values, known["least"], known["greatest"], len(values) < count) if some else None,
+        )
+
+
+def _known(number: float) -> float | None:
+    return None if isnan(number) else number
+
+
+def _whole(number: float) -> int | None:
+    return None if isnan(number) else int(number)
+
+
+def _histogram(values: np.ndarray[Any, Any], low: float, high: float, sampled: bool) -> Histogram:
+    scale = BINS / (high - low) if high > low else 0.0
+    places = ((values - low) * scale).astype(np.int64).clip(0, BINS - 1)
+    return Histogram(low, high, tuple(np.bincount(places, minlength=BINS).tolist()), sampled)
+
+
+class Accumulator:
+    """The statistics of all layers, in the order in which they ran first."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, LayerStatistics] = {}
+        self._scratch = Scratch()
+        self._last_weighted = 0  # place in the order
+
+    def add(self, output: Output, layout: Layout) -> None:
+        """Take in one output of one batch."""
+        layer = self._layers.get(output.name)
+        if layer is None:
+            if output.module is not None and next(output.module.parameters(recurse=False), None) is not None:
+                self._last_weighted = len(self._layers)
+            layer = LayerStatistics(output.name, output.type, layout, output.activation, output.after_norm, self._scratch)
+            self._layers[output.name] = layer
+        layer.add(output.tensor, layout)
+
+    def result(self) -> tuple[LayerActivity, ...]:
+        """Fetch everything, in two tensors a device, and return one row a layer."""
+        packs = [layer.packed() for layer in self._layers.values()]
+        fetched = iter(_fetched([numbers for numbers, _ in filter(None, packs)]))
+        samples = iter(_fetched([values for _, values in filter(None, packs)]))
+        return tuple(
+            layer.activity(
+                index, index >= self._last_weighted, *((), np.empty(0)) if pack is None else (next(fetched).tolist(), next(samples))
+            )
+            for index, (layer, pack) in enumerate(zip(self._layers.values(), packs, strict=True))
+        )
+
+
+def _fetched(tensors: list[Tensor]) -> list[np.ndarray[Any, Any]]:
+    """Bring tensors to the host, those of one device and type together."""
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        groups.setdefault((tensor.device, tensor.dtype), []).append(place)
+    found: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(tensors)
+    for places in groups.values():
+        parts = [tensors[place] for place in places]
+        joined = torch.cat(parts).cpu().numpy() if not parts[0].is_cpu else None
+        ends = np.cumsum([len(part) for part in parts])
+        for place, end in zip(places, ends, strict=True):
+            found[place] = tensors[place].numpy() if joined is None else joined[end - len(tensors[place]) : end]
+    return found

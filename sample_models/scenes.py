@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Box = tuple[int, int, int, int]
 
 SIZE = 64
@@ -110,7 +111,7 @@ def _star(x: Array, y: Array, points: int, inner: float) -> Array:
     radius = np.hypot(x, y)
     corner_x, corner_y = inner * np.cos(half), inner * np.sin(half)
     normal = np.array([corner_y, 1 - corner_x]) / np.hypot(corner_y, 1 - corner_x)
-    return np.asarray((radius * np.cos(angle) - 1) * normal[0] + radius * np.sin(angle) * normal[1], np.float32)
+    return (radius * np.cos(angle) - 1) * normal[0] + radius * np.sin(angle) * normal[1]
 
 
 # --- Paint
@@ -127,7 +128,7 @@ def _texture(random: np.random.Generator, name: str) -> Array:
     return np.clip(wave * (period / 4) + 0.5, 0, 1)
 
 
-def _background(random: np.random.Generator, ground: NDArray[np.float64]) -> Array:
+def _background(random: np.random.Generator, ground: Array) -> Array:
     """Slow waves of colour, patches of soft outline with textures of their own, and strokes."""
     picture = np.broadcast_to(ground, (SIZE, SIZE, 3)).astype(np.float32)
     for _ in range(3):
@@ -159,14 +160,14 @@ def _turned(x: Array, y: Array, angle: float) -> tuple[Array, Array]:
     return x * cosine + y * sine, y * cosine - x * sine
 
 
-def _colour(random: np.random.Generator, ground: NDArray[np.float64]) -> NDArray[np.float64]:
+def _colour(random: np.random.Generator, ground: Array) -> Array:
     while True:
         colour = random.random(3)
         if np.linalg.norm(colour - ground) >= CONTRAST:
             return colour
 
 
-def _mixed(first: NDArray[np.float64], second: NDArray[np.float64], share: Array) -> Array:
+def _mixed(first: Array, second: Array, share: Array) -> Array:
     return np.asarray(first + share[..., None] * (second - first), np.float32)
 
 

@@ -85,7 +85,7 @@ class TransformerBlock(nn.Module):
 class ShapeViT(nn.Module):
     """Vision transformer, (N, 3, 64, 64) -> (N, classes) scores: 64 patches of 8 x 8 pixels and a class token."""
 
-    def __init__(self, classes: int = 6, width: int = 56, depth: int = 4, heads: int = 4) -> None:
+    def __init__(self, classes: int = 6, width: int = 64, depth: int = 3, heads: int = 4) -> None:
         super().__init__()
         self.patch_embed = nn.Conv2d(3, width, 8, stride=8)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))

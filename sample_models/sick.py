@@ -59,7 +59,7 @@ def dead_relu() -> nn.Module:
 def saturated_sigmoid() -> nn.Module:
     """`layer1` ends in a sigmoid behind a hundredfold gain, where a ReLU was.
 
-    Seen: its feature maps are black and white without grey, and nothing before it learns. Rule: saturation.
+    Seen: its feature maps are black and white without grey, and pictures are mistaken that were not before. Rule: saturation.
     """
     model = healthy()
     with torch.no_grad():
@@ -71,7 +71,7 @@ def saturated_sigmoid() -> nn.Module:
 def exploding_init() -> nn.Module:
     """A fresh network without normalisation, four of whose convolutions start a hundred times too large.
 
-    Seen: scores of order 1e8, and a first loss as large. Rules: init-scale, exploding-activations, init-loss.
+    Seen: scores and a first loss of order 1e8. Rules: init-scale, exploding-activations, exploding-gradient, init-loss.
     """
     return _badly_started(100)
 
@@ -79,15 +79,14 @@ def exploding_init() -> nn.Module:
 def vanishing_init() -> nn.Module:
     """A fresh network without normalisation, four of whose convolutions start two thousand times too small.
 
-    Seen: scores of order 1e-13, and a loss that stays at ln 6. Rules: init-scale, vanishing-gradient.
+    Seen: scores of order 1e-13, and a loss of exactly ln 6. Rule: init-scale. Every gradient vanishes, but relative to their weights
+    those of the small convolutions are the large ones: a rule that compares first with last layers sees them explode.
     """
     return _badly_started(1 / 2000)
 
 
 def _badly_started(scale: float) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = fresh_plain()
+    model = fresh_plain()
     with torch.no_grad():
         for block in (model.stem, model.layer1[0], model.layer2[0], model.layer2[2]):
             block.conv.weight *= scale
@@ -96,11 +95,13 @@ def _badly_started(scale: float) -> nn.Module:
 
 def fresh_plain() -> ShapeNet:
     """Return a network without normalisation, started as He et al. 2015 advise: the healthy patient of the two faults above."""
-    model = ShapeNet(norm=False)
-    for layer in model.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if isinstance(layer, nn.Conv2d) else "linear")
-            nn.init.zeros_(layer.bias)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = ShapeNet(norm=False)
+        for layer in model.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if isinstance(layer, nn.Conv2d) else "linear")
+                nn.init.zeros_(layer.bias)
     return model
 
 
@@ -187,7 +188,7 @@ def unused_layer() -> nn.Module:
 def wrong_normalisation() -> nn.Module:
     """The running statistics of every BatchNorm are those of a new layer, as when parameters are saved without buffers.
 
-    Seen: right in train mode, near chance in eval mode. Rule: bn-stats-stale.
+    Seen: right in train mode, mistaken more often than not in eval mode. Rule: bn-stats-stale.
     """
     model = healthy()
     for layer in model.modules():

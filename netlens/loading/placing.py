@@ -202,5 +202,5 @@ def _given_back(model: nn.Module) -> Iterator[None]:
             parameter.data = data
             parameter.grad = grad
         for module, name, buffer in buffers:
-            if module._buffers.get(name) is not buffer:
+            if dict(module._buffers.items()).get(name) is not buffer:  # no plain dict in a scripted module
                 module._buffers[name] = buffer

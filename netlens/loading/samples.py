@@ -1,160 +1,203 @@
-"""What a model is run on, batch by batch: pictures, saved or random tensors, or a data set. Never more than one batch is held."""
+"""What a data set gives - tuples, dicts, pictures, arrays - turned into what a model takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
-from netlens.errors import InputError
-from netlens.loading.datasets import open_data
-from netlens.loading.input_specs import InputSpec
-from netlens.loading.inputs import default_inputs, make_inputs
-from netlens.loading.named import NamedModel
-from netlens.loading.preprocessing import Geometry, Preprocessing, load_batch
-from netlens.loading.saved_tensors import read_tensors
-from netlens.loading.words import listed, one_line
+from netlens.errors import InputError, NetlensError
+from netlens.loading.preprocessing import Preprocessing, preprocess
+from netlens.loading.tensors import forward_signature
+from netlens.loading.words import cause, listed
 from netlens.probing.leaves import leaves, map_tensors
 
-RANDOM_SAMPLES = 8  # where nobody says how many: enough to tell samples apart
+LABELS = ("labels", "label", "targets", "target", "y")  # names under which dicts hold what a model shall answer
+COLOURS = (1, 3, 4)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One call of the model, on the CPU."""
+@dataclass(frozen=True, slots=True)
+class DataBatch:
+    """Some samples, as a model is called with them."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    paths: tuple[Path, ...] = ()  # of the pictures
-    geometries: tuple[Geometry, ...] = ()  # where each input lies on its picture
-    notes: tuple[str, ...] = ()
+    labels: Tensor | None  # (N,), class indices, where there are such
+    size: int
 
-    @property
-    def size(self) -> int:
-        """The number of samples: the first dimension of the first tensor."""
-        return next((tensor.shape[0] if tensor.dim() else 1 for _, tensor in leaves((self.args, self.kwargs))), 1)
+    def cut(self, size: int) -> DataBatch:
+        """Return the first `size` samples."""
+        if size >= self.size:
+            return self
 
+        def first(tensor: Tensor) -> Tensor:
+            return tensor[:size] if tensor.shape[:1] == (self.size,) else tensor
 
-@dataclass(frozen=True)
-class Samples:
-    """All that the model is run on."""
+        args = tuple(value[:size] if isinstance(value, list) else map_tensors(value, first) for value in self.args)
+        return DataBatch(args, map_tensors(self.kwargs, first), None if self.labels is None else first(self.labels), size)
 
-    name: str  # for the report: "cat.png and 3 more"
-    batches: Callable[[], Iterator[Batch]]  # from the start, each time
-    count: int | None  # samples; None: not known before the end
-    random: bool = False  # noise
-    preprocessing: str = ""
-    notes: tuple[str, ...] = ()
-
-
-def of_pictures(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int) -> Samples:
-    """Pictures, prepared when they are needed."""
-
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(paths), batch_size):
-            part = tuple(paths[start : start + batch_size])
-            batch = load_batch(part, preprocessing)
-            yield Batch((batch.tensor,), {}, part, batch.geometries, batch.notes)
-
-    notes = (f"nobody said the {listed(preprocessing.assumed)} of the input: assumed",) if preprocessing.assumed else ()
-    how = f"{preprocessing.source}: {preprocessing}"
-    return Samples(listed((path.name for path in paths), most=3), batches, len(paths), preprocessing=how, notes=notes)
+    def arguments_for(self, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what `model.forward` is called with: of a dict what it has names for, or else its first part without a name."""
+        signature = forward_signature(model)
+        known = {name: value for name, value in self.kwargs.items() if signature is None or name in signature.parameters}
+        return (self.args, known) if known or not self.kwargs else ((next(iter(self.kwargs.values())),), {})
 
 
-def of_inputs(texts: Sequence[InputSpec | Path], model: nn.Module, batch_size: int) -> Samples:
-    """What `--input` says: shapes for random numbers, or files of saved tensors; each one argument of the model.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Turns samples and batches of one data set into arguments."""
 
-    Raises:
-        InputError, FileProblem: they cannot be made or read, or do not fit together.
-    """
-    files = [text for text in texts if isinstance(text, Path)]
-    specs = [text for text in texts if isinstance(text, InputSpec)]
-    if files and specs:
-        raise InputError("--input names both a file and a shape", hint="save the other tensor as well, or put all into one file as a dict")
-    if files:
-        args, kwargs = _saved(files)
-        name, notes = f"--input {listed((one_line(path) for path in files), most=3)}", ()
-    else:
-        args, kwargs, notes = make_inputs(specs, model, torch.device("cpu"))
-        name = f"--input {' '.join(map(str, specs))}"
-    return _split(Samples(name, lambda: iter(()), None, random=not files, notes=notes), Batch(args, kwargs), batch_size)
+    name: str
+    preprocessing: Preprocessing | None  # for pictures without a transform
+    remarks: Counter[str]  # what was done that one would not expect, and to how many
 
+    def collated(self, samples: Sequence[tuple[int, Any]]) -> DataBatch:
+        """Put samples, with their indices, into one batch.
 
-def of_nothing(named: NamedModel, model: nn.Module, batch_size: int) -> Samples:
-    """Random numbers of the shape that the model itself tells.
+        Raises:
+            InputError: a sample holds nothing for a model, or they are of different sizes.
+        """
+        found = [self._inputs(item, f"sample {index}", batched=False) for index, item in samples]
+        try:
+            inputs = default_collate([inputs for inputs, _ in found])
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            sizes = sorted({str(tuple(tensor.shape)) for inputs, _ in found for _, tensor in leaves(inputs)})
+            what = f"samples {samples[0][0]} to {samples[-1][0]} of {self.name} do not fit into one batch: {listed(sizes) or cause(error)}"
+            raise InputError(what, hint="make them equal in the data set's transform, or take --batch-size 1") from error
+        several = isinstance(found[0][0], tuple)  # of which torch makes a list
+        return _called_with(tuple(inputs) if several else inputs, _class_indices([label for _, label in found]), len(samples))
 
-    Raises:
-        InputError: nothing tells.
-    """
-    candidate = default_inputs(named, model)[0]
-    specs = [_several(spec) for spec in candidate.specs]
-    args, kwargs, notes = make_inputs(specs, model, torch.device("cpu"))
-    name = f"random numbers of shape {' '.join(map(str, specs))} ({candidate.source})"
-    return _split(Samples(name, lambda: iter(()), None, random=True, notes=notes), Batch(args, kwargs), batch_size)
+    def batched(self, index: int, item: Any) -> DataBatch:
+        """Take a batch as it comes.
 
+        Raises:
+            InputError: it holds nothing for a model.
+        """
+        inputs, label = self._inputs(item, f"batch {index}", batched=True)
+        first = next((tensor for _, tensor in leaves(inputs) if tensor.dim()), None)
+        size = len(inputs) if isinstance(inputs, list) or first is None else first.shape[0]
+        known = isinstance(label, Tensor) and label.shape == (size,) and not label.is_floating_point()
+        return _called_with(inputs, label.long() if known else None, size)
 
-def of_data(text: str, preprocessing: Callable[[], Preprocessing], batch_size: int, limit: int | None) -> Samples:
-    """A folder of pictures, a Dataset or a DataLoader, one batch after the other.
+    def _inputs(self, item: Any, where: str, *, batched: bool) -> tuple[Any, Any]:
+        """Return the part that goes into the model, as tensors, and the label, as it is."""
+        part, label = split(item)
+        if isinstance(item, (tuple, list)) and len(item) > 2:
+            self.remarks[f"of its {len(item)} parts the first goes into the model, and the second is the label"] += 1
+        try:
+            inputs = self._tensors(part, batched)
+        except NetlensError as error:
+            raise InputError(f"{where} of {self.name}: {error.message}", hint=error.hint) from error
+        if not leaves(inputs):
+            held = f"{type(part).__name__} of {listed(part)}" if isinstance(part, Mapping) else type(part).__name__
+            hint = "give tensors, arrays or pictures: set the data set's transform or format"
+            raise InputError(f"{where} of {self.name} holds neither tensors nor pictures, but {held}", hint=hint)
+        return inputs, label
 
-    Raises:
-        NetlensError: there is no such thing, or it gives no inputs.
-    """
-    data = open_data(text)
+    def _tensors(self, value: Any, batched: bool) -> Any:
+        """Return `value` with tensors for arrays, numbers and pictures; None for what cannot become one."""
+        if isinstance(value, Image.Image):
+            return self._prepared(value)
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in "biufc" else None
+        if isinstance(value, Tensor):
+            if value.dtype != torch.uint8 or not _is_picture(value.shape[batched:]):
+                return value
+            return torch.stack([self._prepared(_image(one)) for one in value]) if batched else self._prepared(_image(value))
+        if isinstance(value, Mapping):
+            named = {str(name): self._tensors(part, batched) for name, part in value.items()}
+            return {name: part for name, part in named.items() if part is not None}
+        if isinstance(value, (list, tuple)):
+            if not any(map(_is_part, value)):
+                return _numbers(value)
+            parts = [self._tensors(part, batched) for part in value]
+            return parts if isinstance(value, list) else tuple(parts)
+        return torch.tensor(value) if isinstance(value, (bool, int, float)) else None
 
-    def batches() -> Iterator[Batch]:
-        for (args, kwargs), _labels in data.batches(batch_size, preprocessing, limit):
-            yield Batch(args, kwargs)
-
-    count = data.length if limit is None or data.length is None else min(limit, data.length)
-    return Samples(f"--data {data.name}", batches, count)
-
-
-def _saved(files: Sequence[Path]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args: list[Tensor] = []
-    kwargs: dict[str, Any] = {}
-    for file in files:
-        found = read_tensors(file)
-        if isinstance(found, dict):
-            kwargs |= found
-        else:
-            args += [found] if isinstance(found, Tensor) else list(found)
-    return tuple(args), kwargs
-
-
-def _several(spec: InputSpec) -> InputSpec:
-    """Ask for several samples where a default has one."""
-    return replace(spec, shape=(RANDOM_SAMPLES, *spec.shape[1:])) if len(spec.shape) > 1 and spec.shape[0] == 1 else spec
-
-
-def _split(samples: Samples, whole: Batch, batch_size: int) -> Samples:
-    """Cut tensors of equal first dimension into batches; anything else is one batch."""
-    sizes = {tensor.shape[:1] for _, tensor in leaves((whole.args, whole.kwargs))}
-    count = whole.size
-
-    def batches() -> Iterator[Batch]:
-        if len(sizes) != 1 or count <= batch_size:
-            yield whole
-            return
-        for start in range(0, count, batch_size):
-            part = slice(start, start + batch_size)
-            args, kwargs = map_tensors((whole.args, whole.kwargs), lambda tensor, part=part: tensor[part])
-            yield Batch(args, kwargs)
-
-    return replace(samples, batches=batches, count=count)
+    def _prepared(self, image: Image.Image) -> Tensor:
+        if self.preprocessing is None:
+            raise InputError(
+                "it is a picture without a transform, and nothing tells how to prepare it", hint="say it with --size, --mean and --std"
+            )
+        self.remarks[f"its pictures come without a transform and are prepared by {self.preprocessing.source}"] += 1
+        return preprocess(image, self.preprocessing).tensor
 
 
-def first(samples: Samples) -> Batch:
-    """Return the first batch.
+def split(item: Any) -> tuple[Any, Any]:
+    """Return inputs and label of a sample, or of a batch: (x, y), (x, y, ...), {"image": x, "label": y}, or x alone."""
+    if isinstance(item, Mapping):
+        name = next((name for name in LABELS if name in item), None)
+        return {key: value for key, value in item.items() if key not in LABELS}, None if name is None else item[name]
+    if isinstance(item, (tuple, list)) and item:
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
 
-    Raises:
-        InputError: there is none.
-    """
-    found = list(islice(samples.batches(), 1))
-    if not found:
-        raise InputError(f"{samples.name} holds no samples", hint="name a folder or a dataset with at least one")
-    return found[0]
+
+def is_sample(item: Any) -> bool:
+    """Tell one sample from a batch, where both could be meant: by its label, or because it is a picture."""
+    part, label = split(item)
+    if isinstance(part, Mapping):
+        part = next(iter(part.values()), None)
+    is_picture = isinstance(part, Image.Image) or (isinstance(part, np.ndarray) and part.dtype == np.uint8 and _is_picture(part.shape))
+    return is_picture or isinstance(label, (Integral, str)) or (isinstance(label, (Tensor, np.ndarray)) and label.ndim == 0)
+
+
+def is_batch(item: Any) -> bool:
+    """Tell a batch from a sample by one label for each part of its first tensor."""
+    part, label = split(item)
+    first = next((tensor for _, tensor in leaves(part)), None)
+    return isinstance(label, Tensor) and first is not None and label.dim() == 1 and label.shape == first.shape[:1]
+
+
+def classes_of(found: Any) -> tuple[str, ...] | None:
+    """Return the names of the classes, which torchvision keeps in `classes` and Hugging Face in `features["label"].names`."""
+    while found is not None:
+        features = getattr(found, "features", None)
+        label = features.get("label", features.get("labels")) if isinstance(features, Mapping) else None
+        names = getattr(found, "classes", None) or getattr(label, "names", None)
+        if isinstance(names, (list, tuple)):
+            return tuple(map(str, names))
+        found = getattr(found, "dataset", None)  # of a Subset, or of a loader
+    return None
+
+
+def _called_with(inputs: Any, labels: Tensor | None, size: int) -> DataBatch:
+    if isinstance(inputs, Mapping):
+        return DataBatch((), dict(inputs), labels, size)
+    return DataBatch(inputs if isinstance(inputs, tuple) else (inputs,), {}, labels, size)
+
+
+def _class_indices(labels: Sequence[Any]) -> Tensor | None:
+    plain = [label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label for label in labels]
+    plain = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in plain]
+    return torch.tensor(plain) if all(isinstance(label, Integral) for label in plain) else None
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, Image.Image, Mapping))
+
+
+def _numbers(values: Sequence[Any]) -> Tensor | None:
+    try:
+        return torch.tensor(values)
+    except (TypeError, ValueError):  # texts, or lists of different lengths
+        return None
+
+
+def _is_picture(shape: Sequence[int]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and (shape[0] in COLOURS or shape[-1] in COLOURS))
+
+
+def _image(pixels: Tensor) -> Image.Image:
+    """Return (H, W), (C, H, W) or (H, W, C) as a picture."""
+    if pixels.dim() == 3 and pixels.shape[-1] not in COLOURS:
+        pixels = pixels.permute(1, 2, 0)
+    return Image.fromarray(pixels.squeeze(-1).contiguous().numpy() if pixels.shape[-1] == 1 else pixels.contiguous().numpy())

@@ -79,7 +79,7 @@ class _Frame:
 
     place: Place
     quiet: bool  # functions inside are the module's own business
-    function: tuple[str, State | None] | None = None  # the last activation function of a quiet module, and what it returned
+    function: tuple[str, Tensor] | None = None  # the last activation function of a quiet module, and what it returned
 
 
 class _Watcher(TorchFunctionMode):
@@ -109,7 +109,7 @@ class _Watcher(TorchFunctionMode):
                 if name in _NORMS:
                     self._note(result, norm=True, reported=False)
                 elif frame.quiet:
-                    frame.function = (name, _state(result))
+                    frame.function = (name, result)  # alive, so that its address is not used again
                 elif result.is_floating_point():
                     self._report(Output(f"{frame.place.path}:{name}", name, None, result, after_norm, name, given=given), frame)
         return result
@@ -202,8 +202,8 @@ def _function(frame: _Frame, state: State | None, kind: str) -> str | None:
     """Return the activation function that a leaf is: the one that made its result, or else the one that it is called after."""
     if not frame.quiet:
         return None
-    if frame.function is not None:
-        return frame.function[0] if frame.function[1] == state else None
+    if frame.function is not None and _state(frame.function[1]) == state:
+        return frame.function[0]
     name = kind.lower()
     name = "gelu" if "gelu" in name else _ALIASES.get(name, name)
     return name if name in ACTIVATIONS else None

@@ -51,6 +51,7 @@ class Layouts:
         self._sequence_first = {
             id(child) for module in modules if getattr(module, "batch_first", None) is False for child in module.modules()
         }
+        self._takes_sequence_first = type(model).__module__.startswith("torch.nn.") and bool(self._sequence_first)
         self._most_prefix = _prefix_tokens(model)
         self._batch = 1
         self._picture: Shape | None = None
@@ -62,7 +63,8 @@ class Layouts:
     def begin(self, inputs: Any, batch: int | None = None) -> None:
         """Say what the next pass is fed with; `batch` is its number of samples where the first tensor does not tell."""
         found = [tensor for _, tensor in leaves(inputs) if tensor.dim()]
-        self._batch = batch or (found[0].shape[0] if found else 1)
+        axis = int(self._takes_sequence_first and bool(found) and found[0].dim() == 3)
+        self._batch = batch or (found[0].shape[axis] if found else 1)
         self._picture = next((tuple(tensor.shape[2:]) for tensor in found if tensor.dim() == 4), None)
 
     def of(self, output: Output) -> Layout:

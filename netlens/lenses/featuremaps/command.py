@@ -6,13 +6,50 @@ from typing import Annotated
 
 import typer
 
+from netlens.cli import options as opt
+
 _PICTURES = "The pictures"
 _SAMPLES = "What goes in"
 
+Image = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image", metavar="FILE", show_default=False, help="A picture, a folder or a quoted glob. Repeatable.", rich_help_panel=_SAMPLES
+    ),
+]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="SHAPE|FILE",
+        show_default=False,
+        help="Random numbers of a shape, as in `netlens summary`, or a file of saved tensors (.pt, .npy, .npz). Repeatable.",
+        rich_help_panel=_SAMPLES,
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size", metavar="N|H,W", show_default=False, help="The size of the input, in place of the model's own.", rich_help_panel=_SAMPLES
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="VALUES", show_default=False, help="Subtracted from pictures in 0..1.", rich_help_panel=_SAMPLES),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="VALUES", show_default=False, help="What pictures are then divided by.", rich_help_panel=_SAMPLES),
+]
 Channels = Annotated[
     str | None,
     typer.Option(
-        "--channels", metavar="LIST", show_default="64", help="So many channels, or these: 0,3,8 or 0:16, or all.", rich_help_panel=_PICTURES
+        "--channels",
+        metavar="LIST",
+        show_default="64",
+        help="So many channels, or these: 0,3,8 or 0:16, or all.",
+        rich_help_panel=_PICTURES,
     ),
 ]
 Sort = Annotated[
@@ -39,7 +76,7 @@ Query = Annotated[
         rich_help_panel=_PICTURES,
     ),
 ]
-Overlay = Annotated[
+MeanMaps = Annotated[
     bool | None,
     typer.Option(
         "--mean-maps", show_default=False, help="Also the mean activation of each layer, laid over the picture.", rich_help_panel=_PICTURES
@@ -67,3 +104,51 @@ Pictures = Annotated[
     bool,
     typer.Option("--pictures/--no-pictures", help="Write pictures; without them only the table.", rich_help_panel=_PICTURES),
 ]
+
+
+def command(
+    model: opt.Model,
+    image: Image = None,
+    input: Input = None,
+    data: Data = None,
+    size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
+    samples: Samples = None,
+    batch_size: BatchSize = None,
+    model_arg: opt.ModelArg = None,
+    weights: opt.Weights = None,
+    checkpoint: opt.Checkpoint = None,
+    key: opt.Key = None,
+    strip_prefix: opt.StripPrefix = None,
+    no_strict: opt.NoStrict = None,
+    trust_checkpoint: opt.TrustCheckpoint = None,
+    device: opt.ComputeDevice = None,
+    dtype: opt.Dtype = None,
+    autocast: opt.Autocast = None,
+    channels_last: opt.ChannelsLast = None,
+    auto_batch: opt.AutoBatch = None,
+    layer: opt.Layer = None,
+    channels: Channels = None,
+    sort: Sort = None,
+    scale: Scale = None,
+    mean_maps: MeanMaps = None,
+    attention: Attention = None,
+    query: Query = None,
+    pictures: Pictures = True,
+    out: opt.Out = None,
+    overwrite: opt.Overwrite = None,
+    show: opt.Show = None,
+    seed: opt.Seed = None,
+    format: opt.Format = None,
+    fail_on: opt.FailOn = None,
+    traceback: opt.Traceback = False,
+) -> int:
+    """What each layer makes of its input: pictures, statistics, and the layer where the signal dies, blows up or turns into copies.
+
+    Without --image, --input or --data the model runs on random numbers of the shape that it takes.
+    """
+    asked = {name: value for name, value in locals().items() if value is not None}
+    from netlens.lenses.featuremaps.request import run
+
+    return run(asked)

@@ -14,7 +14,7 @@ from torch import Tensor
 from netlens.lenses.featuremaps.sums import wide
 
 CHANNELS = 256
-ELEMENTS = 1 << 16
+ELEMENTS = 1 << 15
 ROWS = 512  # places by which channels are compared, over all batches
 FEWEST_ROWS = 8  # fewer places say nothing about channels
 THINNING = 5  # no common size of a map or of features has this factor often

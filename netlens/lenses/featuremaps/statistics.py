@@ -159,7 +159,8 @@ class Accumulator:
         if layer is None:
             if output.module is not None and next(output.module.parameters(recurse=False), None) is not None:
                 self._last_weighted = len(self._layers)
-            layer = LayerStatistics(output.name, output.type, layout, output.activation, output.after_norm, self._scratch)
+            after_norm = output.after_norm and output.activation is not None
+            layer = LayerStatistics(output.name, output.type, layout, output.activation, after_norm, self._scratch)
             self._layers[output.name] = layer
         layer.add(output.tensor, layout)
 

@@ -1,0 +1,154 @@
+"""Running what was asked: the model with its values, on its device, on its samples; then the report, and what is to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from netlens.errors import InputError, NetlensError
+from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, measure
+from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
+from netlens.loading import feeding
+from netlens.loading.device import Device, choose_device
+from netlens.loading.feeding import Batch, Samples
+from netlens.loading.memory import watch_peak
+from netlens.loading.placing import autocasting, dtype_of, place_inputs, placed
+from netlens.loading.preprocessing import Preprocessing
+from netlens.loading.preprocessing_sources import choose_preprocessing
+from netlens.loading.select import select
+from netlens.loading.shortage import levers, out_of_memory, out_of_memory_told
+from netlens.loading.valued import Valued, valued
+from netlens.probing.failing import failed_forward
+
+if TYPE_CHECKING:
+    from netlens.lenses.featuremaps.request import Request
+    from netlens.loading.download import Progress
+
+SHOWN = 4  # samples that are drawn, side by side
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What was learned, and what is to be drawn."""
+
+    report: FeaturemapsReport
+    maps: dict[str, Maps]
+    shown: Batch | None  # the first batch, whose samples are drawn
+
+
+def ran(request: Request, progress: Progress, say: Callable[[str], None], step: Callable[[], object]) -> Ran:
+    """Answer a request, except for its pictures.
+
+    Args:
+        request: what is asked.
+        progress: of a download.
+        say: tells the user about the device, before anything is loaded.
+        step: called after each batch.
+
+    Raises:
+        NetlensError: there is no such device, model or sample, the model raises, or memory runs out.
+    """
+    device = choose_device(request.device)
+    if device.torch_device.type != "cpu":
+        say(device.header)
+    found = valued(request.model, seed=request.seed, progress=progress)
+    options = levers(device.torch_device, batch_size=request.batch_size, dtype=request.dtype, pictures=bool(request.images))
+    with (
+        out_of_memory_told(device.torch_device, options),
+        placed(found.model, device.torch_device, dtype=request.dtype, channels_last=request.channels_last) as model,
+    ):
+        samples = _samples(request, found)
+        peak = watch_peak(device.torch_device)
+        measured, shown = _measured(request, model, samples, device, step)
+        report = _report(request, found, samples, measured, device, peak().allocated, shown)
+    return Ran(report, measured.maps, shown)
+
+
+def _samples(request: Request, found: Valued) -> Samples:
+    def preprocessing() -> Preprocessing:
+        archive = request.model.checkpoint.archive if request.model.checkpoint else None
+        return choose_preprocessing(found.named, found.model, archive=archive, size=request.size, mean=request.mean, std=request.std)
+
+    if request.images:
+        return feeding.of_pictures(request.images, preprocessing(), request.batch_size)
+    if request.data is not None:
+        return feeding.of_data(request.data, _preprocessing_or_none(preprocessing), request.batch_size, request.samples)
+    if request.inputs:
+        return feeding.of_inputs(request.inputs, found.model, request.batch_size)
+    return feeding.of_nothing(found.named, found.model, request.batch_size)
+
+
+def _preprocessing_or_none(preprocessing: Callable[[], Preprocessing]) -> Preprocessing | None:
+    try:
+        return preprocessing()
+    except InputError:  # the model takes no pictures
+        return None
+
+
+def _measured(
+    request: Request, model: nn.Module, samples: Samples, device: Device, step: Callable[[], object]
+) -> tuple[Measured, Batch | None]:
+    first: list[Batch] = []
+    current: list[Arguments] = [((), {})]
+
+    def batches() -> Iterator[Arguments]:
+        for batch in samples.batches():
+            if not first:
+                first.append(batch)
+            current[0] = place_inputs(
+                batch.args, batch.kwargs, device.torch_device, dtype=request.dtype or dtype_of(model), channels_last=request.channels_last
+            )
+            yield current[0]
+
+    def chosen(names: Any, types: Any) -> list[int]:
+        return select(request.layers, names, types)
+
+    try:
+        measured = measure(
+            model,
+            batches,
+            select=chosen if request.layers else None,
+            keep=SHOWN if request.pictures else 0,
+            around=lambda: autocasting(device.torch_device, request.autocast),
+            step=step,
+        )
+    except Exception as error:
+        if not is_of_the_model(error):
+            raise
+        raise failed_forward(model, *current[0], error) from error
+    return measured, first[0] if first else None
+
+
+def is_of_the_model(error: Exception) -> bool:
+    """Tell what the model's forward raised from what netlens or a data set says, and from a lack of memory."""
+    return not isinstance(error, NetlensError) and not out_of_memory(error)
+
+
+def _report(
+    request: Request, found: Valued, samples: Samples, measured: Measured, device: Device, peak: int | None, shown: Batch | None
+) -> FeaturemapsReport:
+    dtype = dtype_of(found.model)
+    return FeaturemapsReport(
+        model=type(found.model).__name__,
+        source=found.source,
+        initialised=found.initialised,
+        inputs=samples.name,
+        run=Run(
+            device=device.name,
+            dtype=str(dtype).removeprefix("torch.") if dtype is not None else "",
+            autocast=request.autocast,
+            channels_last=request.channels_last,
+            samples=measured.samples,
+            random_inputs=samples.random,
+            preprocessing=samples.preprocessing,
+            peak_bytes=peak,
+        ),
+        layers=measured.layers,
+        attention=(),
+        output=measured.output,
+        first_nonfinite=measured.first_nonfinite,
+        notes=(*found.notes, *samples.notes, *(shown.notes if shown else ()), *measured.notes),
+    )

@@ -198,6 +198,17 @@ def test_a_gpu_that_is_there_and_does_not_work(one):
     assert (found.name, found.why) == ("cpu", "cuda:0 does not work: CUDA error: all CUDA-capable devices are busy or unavailable")
 
 
+def test_a_driver_that_tells_nothing_is_still_two_lines(one, monkeypatch):
+    def broken(_index: int) -> None:
+        raise RuntimeError("CUDA unknown error")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
+    one.broken = "CUDA unknown error - this may be due to an incorrectly set up environment"
+    with pytest.raises(UsageError) as error:
+        choose_device("cuda")
+    assert lines(error)[1] == "this machine has cpu, cuda:0"
+
+
 # --- The one with most free memory
 
 

@@ -354,8 +354,8 @@ def test_a_sick_twin_has_its_symptom_and_no_other(name, fresh):
 @pytest.mark.parametrize("build", [sick.healthy, sick.fresh_plain, ShapeNet], ids=["trained", "without normalisation", "fresh"])
 def test_a_healthy_network_has_no_symptom(build, fresh):
     torch.manual_seed(0)
-    model = build()
-    assert {symptom for symptom, shows in SYMPTOMS.items() if shows(model, fresh)} == set()
+    model, fewer = build(), (fresh[0][:64], fresh[1][:64])
+    assert {symptom for symptom, shows in SYMPTOMS.items() if shows(model, fewer)} == set()
 
 
 @pytest.mark.parametrize(("name", "outside"), [("exploding_init", 4), ("vanishing_init", 4), ("fresh_plain", 0), ("healthy", 0)])

@@ -26,7 +26,7 @@ def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[I
     """Draw a grid: on one page where it fits at a readable size, else on several, each with title, labels and colour bar.
 
     No page is narrower than 480 pixels, whatever `widest` is; titles and footnotes take up to 300 pixels down. Tiles of numbers give
-    images of mode "P", whose palette is the table of colours; coloured tiles give "RGB".
+    images of mode "P", whose palette is the table of colours; coloured tiles and pictures give "RGB".
     """
     if not np.size(grid.tiles.values):
         empty = Captions(grid.title, grid.subtitle, joined(grid.footnote, "there is nothing to show"))
@@ -34,10 +34,10 @@ def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[I
     spacing = Spacing.of(grid.tiles)
     room = (
         max(64, tallest - reserved(1) - spacing.above - spacing.lead - 2),
-        max(64, widest - 2 * MARGIN - spacing.left - 2),
+        max(64, widest - 2 * MARGIN - spacing.left - spacing.head - 2),
     )
     count, tall, wide = grid.tiles.values.shape[:3]
-    chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + 2)
+    chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + spacing.head + 2)
     painter = Painter.of(grid.tiles, grid.scale, chosen.zoom)
     parts = list(chosen.pages(count))
     numbers = [f"page {number} of {len(parts)}" if len(parts) > 1 else "" for number in range(1, len(parts) + 1)]
@@ -49,7 +49,10 @@ def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: 
     shown = [_cells(block, chosen.columns, len(painter.values)) for block in blocks]
     painted = [painter.paint(cells) for cells in shown]
     pixels = [place(tiles, len(block.columns), chosen.axes, chosen.zoom) for tiles, block in zip(painted, blocks, strict=True)]
-    pitch = pixels[0].shape[1] + spacing.left + APART
+    pitch = pixels[0].shape[1] + spacing.left + max(0, spacing.head - chosen.axes[1].tile) + APART
+    bar, colours = scale_bar(painter.scale, painter.rgb), painter.colours
+    if grid.tiles.pictures and colours is not None:
+        pixels, bar, colours = [colours[tiles] for tiles in pixels], bar.in_rgb(colours), None
 
     def draw(canvas: Canvas, x: int, y: int) -> None:
         for index, block in enumerate(blocks):
@@ -61,10 +64,10 @@ def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: 
         grid.title,
         joined(grid.subtitle, number, _scale_words(grid)),
         joined(grid.footnote, reduction(chosen.zoom), *painter.remarks(np.concatenate(shown), np.concatenate(painted))),
-        [scale_bar(painter.scale, painter.rgb)],
+        [bar],
     )
     body = (pixels[0].shape[0] + spacing.above, len(blocks) * pitch - APART)
-    return captions.page(body, draw, painter.colours)
+    return captions.page(body, draw, colours)
 
 
 def _cells(block: Block, columns: int, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from netlens.drawing.canvas import Canvas
 from netlens.drawing.layout import Axis, Block, Pair
 from netlens.drawing.text import SOFT, elided, font, height, width
+from netlens.drawing.thumbnails import HEAD, paste
 from netlens.drawing.tiles import Tiles
 
 SIZE = 10  # pixels: of the font
@@ -24,34 +25,38 @@ class Spacing:
     left: int  # of all tiles
     above: int  # of all tiles
     label: int  # across: the widest label of a tile
-    column: int  # the widest label of a column
+    column: int  # the widest label of a column, and at least its picture
+    head: int  # across: the picture of a column
 
     @classmethod
     def of(cls, tiles: Tiles) -> Spacing:
         """Measure the labels."""
         line = height(font(SIZE))
+        head = HEAD if tiles.pictures and tiles.columns is not None else 0
         return cls(
             tiles,
             lead=line if any(tiles.labels) else 0,
             left=_widest(tiles.row_labels, WIDEST_ROW) + 6 if any(tiles.row_labels) else 0,
-            above=line if any(tiles.column_labels) else 0,
+            above=(line if any(tiles.column_labels) else 0) + (head and head + 6),
             label=_widest(tiles.labels, WIDEST),
-            column=_widest(tiles.column_labels, WIDEST),
+            column=max(head, _widest(tiles.column_labels, WIDEST)),
+            head=head,
         )
 
     def axes(self, size: Pair) -> tuple[Axis, Axis]:
         """Return how tiles of so many pixels stand: close together in a mosaic, wider where labels need it."""
         mosaic = self.tiles.columns is not None and not self.lead and min(size) < 32
         gap, group = (1, 4) if mosaic else (3, 0)
-        label = max(self.label, self.column if len(self.tiles.column_labels) <= FEW else 0)
+        label = max(self.label, self.column if len(self.tiles.column_labels) <= FEW or self.tiles.pictures else 0)
         return (
             Axis(size[0], gap + 4 if self.lead else gap, self.lead, group),
             Axis(size[1], max(gap, label + 6 - size[1], 6 if self.lead else 0), 0, group),
         )
 
     def write(self, canvas: Canvas, x: int, y: int, axes: tuple[Axis, Axis], block: Block, all_columns: int) -> None:
-        """Write the labels of a block; (x, y) is the corner of its first cell."""
+        """Write the labels of a block, and put its pictures in; (x, y) is the corner of its first cell."""
         face, line = font(SIZE), height(font(SIZE))
+        paste(canvas, x, y, y - (line + 3 if any(self.tiles.column_labels) else 3), self.tiles, axes, block)
         tops, lefts = (axis.starts(len(part)).tolist() for axis, part in zip(axes, (block.rows, block.columns), strict=True))
         for row, label in _thinned(self.tiles.row_labels, block.rows, _pitch(axes[0]), line - 2):
             label = elided(label, face, WIDEST_ROW)

@@ -14,7 +14,7 @@ from netlens.drawing.colours import LEVELS, PAPER, indices, palette
 Box = tuple[float, float, float, float]  # left, top, right, bottom on the photo; its first pixel reaches from 0 to 1
 Colours = Literal["viridis", "diverging"]  # from zero up; around zero
 
-ALPHA = 0.75  # of the largest value
+ALPHA = 0.85  # of the largest value
 SIDES = (360, 600)  # pixels of the longer side of a photo on a page: at least and at most
 APART = 16  # pixels between two photos
 VEIL = 0.55  # how far what the network does not see fades into paper
@@ -31,7 +31,7 @@ def overlay(
 ) -> Image.Image:
     """Lay a map on the part of a photo that it is about, and leave the rest as it is.
 
-    A pixel gets the colour of its number, the more opaque the larger that is: `alpha` times the root of its share of the limit.
+    A pixel gets the colour of its number, the more opaque the larger that is: `alpha` times its share of the limit.
 
     Args:
         picture: the photo, (H, W, 3) uint8 as an array.
@@ -49,7 +49,7 @@ def overlay(
     found = upsampled(values, (box[1], box[3]), (box[0], box[2]), down, across)
     limit = _limit(values) if limit is None else limit
     heat = palette(colours == "diverging")[indices(found, limit, colours == "diverging")]
-    opacity = np.where(np.isfinite(found), alpha * _shares(found, limit, colours) ** 0.5, 1)[..., None]
+    opacity = np.where(np.isfinite(found), alpha * _shares(found, limit, colours), 1)[..., None]
     part = photo[down.start : down.stop, across.start : across.stop]
     part[:] = np.rint(part + opacity * (heat.astype(np.float64) - part))
     return Image.fromarray(photo)
@@ -90,7 +90,7 @@ def overlay_page(
     alpha: float = ALPHA,
     limit: float | None = None,
 ) -> Image.Image:
-    """Draw a photo, and beside it the same photo under a map, with title and colour bar; what is outside of the box is pale in both.
+    """Draw a photo, and beside it the same photo in grey under a map, with title and colour bar; what is outside of the box is pale.
 
     Args as for `overlay`; `unit` stands beside the colour bar.
     """
@@ -98,7 +98,7 @@ def overlay_page(
     photo, factor = _sized(picture if isinstance(picture, Image.Image) else Image.fromarray(picture))
     left, top, right, bottom = box
     place = (left * factor[1], top * factor[0], right * factor[1], bottom * factor[0])
-    under = overlay(photo, values, place, colours=colours, alpha=alpha, limit=limit)
+    under = overlay(photo.convert("L"), values, place, colours=colours, alpha=alpha, limit=limit)
     pair = [_veiled(np.array(image), place) for image in (photo, under)]
     wide = photo.width + APART
 
@@ -114,7 +114,7 @@ def _bar(limit: float, unit: str, colours: Colours, alpha: float) -> Bar:
     """Show the colours as they are on white paper."""
     signed = colours == "diverging"
     numbers = np.linspace(-1 if signed else 0, 1, LEVELS)
-    opacity = alpha * _shares(numbers, 1.0, colours)[:, None] ** 0.5
+    opacity = alpha * _shares(numbers, 1.0, colours)[:, None]
     blended = np.rint(PAPER + opacity * (palette(signed)[:LEVELS].astype(np.float64) - PAPER)).astype(np.uint8)
     end = significant(limit)
     return Bar(blended, (f"−{end}", "0", f"+{end}") if signed else ("0", "", end), unit)
@@ -159,7 +159,7 @@ def _sized(photo: Image.Image) -> tuple[Image.Image, tuple[float, float]]:
 
 
 def _veiled(pixels: np.ndarray, box: Box) -> np.ndarray:
-    """Fade what is outside of the box, and draw a line around the photo."""
+    """Fade what is outside of the box."""
     seen = np.zeros(pixels.shape[:2], bool)
     down, across = _inside(box[1], box[3], pixels.shape[0]), _inside(box[0], box[2], pixels.shape[1])
     seen[down.start : down.stop, across.start : across.stop] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from netlens.errors import UsageError
@@ -11,7 +12,7 @@ from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask, program_of
 from netlens.loading.specs import ModelSpec, parse_model_args, parse_model_spec
 
-TEXTS = ("model", "model_arg", "weights", "checkpoint", "key", "strip_prefix")  # options that name a model with its values
+NAMING = ("model", "model_arg", "weights", "checkpoint", "key", "strip_prefix")  # options that name a model with its values
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,8 @@ class AskedModel:
             checkpoint=None if program else Ask.of(asked),
             program=program,
         )
+
+
+def texts_of(asked: Mapping[str, Any], *more: str) -> dict[str, Any]:
+    """Return what the user wrote to name the model, and options in `more`: the subject of a JSON document."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items() if name in (*NAMING, *more)}

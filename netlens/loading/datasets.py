@@ -66,12 +66,12 @@ def parse_data(text: str) -> Path | ModelSpec:
     """
     text = text.strip()
     path = Path(text).expanduser()
-    if path.is_dir() or has_magic(text):
+    if text and (path.is_dir() or has_magic(text)):
         return path
-    if path.is_file() and path.suffix != ".py":
-        raise UsageError(f"--data {one_line(text)!r} is one file", hint="name its folder; single pictures are for --image")
-    if path.is_file():
+    if path.suffix == ".py" and path.is_file():
         raise UsageError(f"--data {one_line(text)!r} does not say what of the file is meant", hint=f"name it: {one_line(text)}:val")
+    if path.is_file():
+        raise UsageError(f"--data {one_line(text)!r} is one file", hint="name its folder; single pictures are for --image")
     if not re.fullmatch(r"(.+\.py:+|[\w.]+[:.])\w[\w.]*", text):
         near = [child.name for child in Path().iterdir() if child.is_dir() and not child.name.startswith(".")]
         raise UsageError(f"--data {one_line(text)!r} is no folder, and no name in Python code", hint=did_you_mean(text, near, HOW))

@@ -142,7 +142,10 @@ def _name(kind: str, index: int) -> str:
 
     if kind == "mps":
         return "mps"
-    properties: Any = getattr(torch, kind).get_device_properties(index)
+    try:
+        properties: Any = getattr(torch, kind).get_device_properties(index)
+    except RuntimeError:  # a driver that counts a card which it cannot open
+        return f"{kind}:{index}"
     uuid = str(getattr(properties, "uuid", "")) if kind == "cuda" else ""
     return f"{kind}:{index} {properties.name}" + (f" ({short_uuid(uuid)})" if uuid else "")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -19,6 +17,10 @@ from netlens.loading.preprocessing import Preprocessing, preprocess
 from netlens.loading.tensors import forward_signature
 from netlens.loading.words import cause, listed
 from netlens.probing.leaves import leaves, map_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 LABELS = ("labels", "label", "targets", "target", "y")  # names under which dicts hold what a model shall answer
 COLOURS = (1, 3, 4)
@@ -104,10 +106,10 @@ class Reader:
 
     def _tensors(self, value: Any, batched: bool) -> Any:
         """Return `value` with tensors for arrays, numbers and pictures; None for what cannot become one."""
-        if isinstance(value, Image.Image):
+        if _is_image(value):
             return self._prepared(value)
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.ascontiguousarray(value)) if value.dtype.kind in "biufc" else None
+        if _is_array(value):
+            value = _of_array(value)
         if isinstance(value, Tensor):
             if value.dtype != torch.uint8 or not _is_picture(value.shape[batched:]):
                 return value
@@ -120,7 +122,7 @@ class Reader:
                 return _numbers(value)
             parts = [self._tensors(part, batched) for part in value]
             return parts if isinstance(value, list) else tuple(parts)
-        return torch.tensor(value) if isinstance(value, (bool, int, float)) else None
+        return torch.tensor(value) if isinstance(value, Real) else None
 
     def _prepared(self, image: Image.Image) -> Tensor:
         if self.preprocessing is None:
@@ -146,8 +148,8 @@ def is_sample(item: Any) -> bool:
     part, label = split(item)
     if isinstance(part, Mapping):
         part = next(iter(part.values()), None)
-    is_picture = isinstance(part, Image.Image) or (isinstance(part, np.ndarray) and part.dtype == np.uint8 and _is_picture(part.shape))
-    return is_picture or isinstance(label, (Integral, str)) or (isinstance(label, (Tensor, np.ndarray)) and label.ndim == 0)
+    is_picture = _is_image(part) or (_is_array(part) and part.dtype.name == "uint8" and _is_picture(part.shape))
+    return is_picture or isinstance(label, (Integral, str)) or getattr(label, "ndim", None) == 0
 
 
 def is_batch(item: Any) -> bool:
@@ -176,13 +178,32 @@ def _called_with(inputs: Any, labels: Tensor | None, size: int) -> DataBatch:
 
 
 def _class_indices(labels: Sequence[Any]) -> Tensor | None:
-    plain = [label.tolist() if isinstance(label, (Tensor, np.ndarray, np.generic)) else label for label in labels]
+    plain = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
     plain = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in plain]
     return torch.tensor(plain) if all(isinstance(label, Integral) for label in plain) else None
 
 
 def _is_part(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray, Image.Image, Mapping))
+    return isinstance(value, (Tensor, Mapping)) or _is_array(value) or _is_image(value)
+
+
+def _is_image(value: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(value, Image.Image)
+
+
+def _is_array(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray)
+
+
+def _of_array(array: np.ndarray[Any, Any]) -> Tensor | None:
+    """Return a copy that may be written to; None for texts and objects."""
+    if array.dtype.kind not in "biufc":
+        return None
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _numbers(values: Sequence[Any]) -> Tensor | None:
@@ -198,6 +219,8 @@ def _is_picture(shape: Sequence[int]) -> bool:
 
 def _image(pixels: Tensor) -> Image.Image:
     """Return (H, W), (C, H, W) or (H, W, C) as a picture."""
+    from PIL import Image
+
     if pixels.dim() == 3 and pixels.shape[-1] not in COLOURS:
         pixels = pixels.permute(1, 2, 0)
     return Image.fromarray(pixels.squeeze(-1).contiguous().numpy() if pixels.shape[-1] == 1 else pixels.contiguous().numpy())

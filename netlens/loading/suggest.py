@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+from netlens.errors import UsageError
 
 SIMILAR = 0.75  # difflib's ratio; below it, suggestions are further from the name than they help
 SHORTEST = 2  # letters that a part of a name must have to mean something
@@ -32,6 +34,17 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return the hint "did you mean 'resnet18'?", or `otherwise` where nothing is close."""
     close = closest(name, known)
     return otherwise if close is None else f"did you mean {close!r}?"
+
+
+def check_choice(option: str, value: str | None, known: Sequence[str]) -> None:
+    """Refuse the value of an option that is not one of `known`; None is none.
+
+    Raises:
+        UsageError: with the closest of them.
+    """
+    if value is not None and value not in known:
+        hint = did_you_mean(value, known, f"for example {option} {known[0]}")
+        raise UsageError(f"{option} {value!r} is not one of {', '.join(known)}", hint=hint)
 
 
 def _plain(name: str) -> str:

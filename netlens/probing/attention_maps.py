@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -61,13 +62,14 @@ def rollout(maps: Sequence[Tensor]) -> Tensor:
     Returns:
         (N, L, L), rows sum to 1.
     """
-    if not maps or any(layer.dim() != 4 or layer.shape[2] != layer.shape[3] for layer in maps):
-        raise ValueError("rollout needs at least one map, each (N, heads, L, L)")
-    rolled = None
-    for layer in maps:
-        mean = layer.mean(dim=1)
-        mixed = mean + torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
-        mixed = mixed / mixed.sum(dim=-1, keepdim=True)
-        rolled = mixed if rolled is None else mixed @ rolled
-    assert rolled is not None
-    return rolled
+    if not maps:
+        raise ValueError("rollout needs at least one map")
+    return reduce(roll, maps[1:], roll(None, maps[0]))
+
+
+def roll(rolled: Tensor | None, layer: Tensor) -> Tensor:
+    """Continue a rollout, (N, L, L), by one layer, (N, heads, L, L); None: this is the first one."""
+    mean = layer.mean(dim=1)
+    mixed = mean + torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    mixed = mixed / mixed.sum(dim=-1, keepdim=True)
+    return mixed if rolled is None else mixed @ rolled

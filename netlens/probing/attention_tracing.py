@@ -188,7 +188,7 @@ def traced(tracer: AttentionTracer) -> Iterator[None]:
 
 def _by_heads(tensor: Tensor, tail: int, place: Attender) -> Tensor:
     """Bring the dimensions before the last `tail` into the form (N, heads); heads may stand anywhere, or together with samples."""
-    lead = tensor.shape[: tensor.dim() - tail]
+    lead: tuple[int, ...] = tensor.shape[: tensor.dim() - tail]
     named = (getattr(place.module, name, None) for name in HEADS)
     heads = next((number for number in named if isinstance(number, int) and number > 0), 0)
     first = {shape[0] for shape in place.inputs if shape}

@@ -15,12 +15,12 @@ from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
 from netlens.lenses.featuremaps.report import FeaturemapsReport
-from netlens.loading.asked import TEXTS, AskedModel
+from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.device import parse_compute_device
 from netlens.loading.images import find_images
 from netlens.loading.inputs import InputSpec, parse_input_spec
 from netlens.loading.preprocessing_options import parse_mean, parse_size, parse_std
-from netlens.loading.suggest import did_you_mean
+from netlens.loading.suggest import check_choice
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device")
 CHOICES = {"sort": ("index", "variance", "mean"), "scale": ("common", "each")}
@@ -65,7 +65,7 @@ class Request:
             NetlensError: any of it cannot be.
         """
         for name, known in CHOICES.items():
-            _check_choice(name, asked.get(name), known)
+            check_choice(f"--{name}", asked.get(name), known)
         _one_source(asked)
         return cls(
             model=AskedModel.of(asked),
@@ -91,7 +91,7 @@ class Request:
             channels_last=bool(asked.get("channels_last")),
             auto_batch=bool(asked.get("auto_batch")),
             seed=int(asked.get("seed") or 0),
-            texts=_texts(asked),
+            texts=texts_of(asked, "image", "input", "data", "size", "mean", "std", "layer", "device", "seed"),
         )
 
 
@@ -114,17 +114,6 @@ def _one_source(asked: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name} is about pictures, and none are given", hint="add --image FILE or --data FOLDER")
     if asked.get("samples") and not asked.get("data"):
         raise UsageError("--samples limits --data, and none is given", hint="add --data FOLDER, or leave it out")
-
-
-def _check_choice(name: str, value: str | None, known: tuple[str, ...]) -> None:
-    if value is not None and value not in known:
-        hint = did_you_mean(value, known, f"for example --{name} {known[0]}")
-        raise UsageError(f"--{name} {value!r} is not one of {', '.join(known)}", hint=hint)
-
-
-def _texts(asked: Mapping[str, Any]) -> dict[str, Any]:
-    named = (*TEXTS, "image", "input", "data", "size", "mean", "std", "layer", "device", "seed")
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items() if name in named}
 
 
 def run(asked: Mapping[str, Any]) -> int:

@@ -77,7 +77,7 @@ class Sampled:
             self.comparable = self._shape is None
             self._shape, self._step = (channels, places), _step(samples * min(channels, CHANNELS), places)
         chosen = by_place[:, :: self._step, :: -(-channels // CHANNELS)]
-        return chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen
+        return (chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen).contiguous()
 
     def _between(self, chosen: Tensor) -> None:
         """Add up differences to the first sample: they keep their digits where samples are nearly alike."""
@@ -87,7 +87,7 @@ class Sampled:
             self._squares = torch.zeros(2, dtype=wide(chosen), device=chosen.device)
         apart = chosen - self._first
         self._apart += apart.sum(0)
-        self._squares += torch.stack([torch.linalg.vector_norm(values) for values in (apart, chosen)]).to(self._squares.dtype).square()
+        self._squares += torch.stack([values.view(-1).dot(values.view(-1)) for values in (apart, chosen)])
         self._samples += len(chosen)
 
     def between(self) -> Tensor | float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from netlens.lenses.featuremaps.report import LayerActivity
 from netlens.lenses.featuremaps.samples import Sampled
-from netlens.lenses.featuremaps.sums import PARTS, SATURATED, Scratch, is_safe, packed, sums
+from netlens.lenses.featuremaps.sums import PARTS, SATURATING, packed, sums
 from netlens.parts import Histogram
 from netlens.probing.activations import Output
 from netlens.probing.tokens import Layout, as_rows
@@ -36,7 +36,6 @@ class LayerStatistics:
     layout: Layout  # of the first batch
     activation: str | None
     after_norm: bool
-    scratch: Scratch = field(default_factory=Scratch)
     samples: int = 0
     elements: int = 0
     _values: Tensor | None = None
@@ -56,10 +55,11 @@ class LayerStatistics:
         self.elements += rows.numel()
         if not rows.numel():
             return
-        found = sums(rows, channel_axis, self.activation, self.scratch)
-        self._sampled.add(rows, channel_axis, careful=not rows.is_cpu or not is_safe(found.high, found.low))
+        rows = rows.contiguous()
+        found = sums(rows, channel_axis, self.activation)
+        self._sampled.add(rows, channel_axis, careful=found.careful)
         if self._values is None or self._high is None or self._low is None:
-            self._values, self._high, self._low = found
+            self._values, self._high, self._low, _ = found
             return
         self._values += found.values
         if len(found.high) == len(self._high):
@@ -121,7 +121,7 @@ class LayerStatistics:
             infinite=infinite,
             dead=_whole(known["dead"]) if some else None,
             constant=_whole(known["constant"]) if some else None,
-            saturated=known["saturated"] / count if some and self.activation in SATURATED else None,
+            saturated=known["saturated"] / count if some and self.activation in SATURATING else None,
             effective_rank=_known(known["rank"]) if clean else None,
             correlation=_known(known["correlation"]) if clean else None,
             between=_known(known["between"]) if clean else None,
@@ -150,7 +150,6 @@ class Accumulator:
 
     def __init__(self) -> None:
         self._layers: dict[str, LayerStatistics] = {}
-        self._scratch = Scratch()
         self._last_weighted = 0  # place in the order
 
     def add(self, output: Output, layout: Layout) -> None:
@@ -160,7 +159,7 @@ class Accumulator:
             if output.module is not None and next(output.module.parameters(recurse=False), None) is not None:
                 self._last_weighted = len(self._layers)
             after_norm = output.after_norm and output.activation is not None
-            layer = LayerStatistics(output.name, output.type, layout, output.activation, after_norm, self._scratch)
+            layer = LayerStatistics(output.name, output.type, layout, output.activation, after_norm)
             self._layers[output.name] = layer
         layer.add(output.tensor, layout)
 

@@ -12,8 +12,11 @@ from torch import Tensor
 
 PIECE = 1 << 19  # elements of a CPU tensor that are read together: 2 MB, so that the second look finds them in the cache
 PIECE_ELSEWHERE = 1 << 24  # on accelerators launches cost more than memory; this bounds what their float64 copy takes
+BLOCK = 1 << 16  # squares that are added up in float32 before float64 goes on
+ENERGIES = 1 << 18  # elements of a batch whose energies are compared: whole samples, at least one
 SAFE = (1e-12, 1e15)  # largest magnitudes whose squares, summed, keep their digits in float32
-SATURATED = {"tanh": 0.95, "sigmoid": 0.95}  # 1 - y^2 < 0.05, and 4 y (1 - y) < 0.05, which is (2 y - 1)^2 > 0.95
+SATURATED = 0.95  # y^2 of tanh: 1 - y^2 < 0.05; (2 y - 1)^2 of sigmoid: 4 y (1 - y) < 0.05
+SATURATING = ("tanh", "sigmoid")
 PARTS = ("total", "squares", "flat", "nonzero", "nan", "infinite", "saturated", "shares", "shared")
 
 
@@ -23,20 +26,7 @@ class Sums(NamedTuple):
     values: Tensor
     high: Tensor  # (C,)
     low: Tensor
-
-
-class Scratch:
-    """One buffer for squares and signs; a new one for every piece would cost more than the arithmetic."""
-
-    def __init__(self) -> None:
-        self._buffer: Tensor | None = None
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of the same shape and type, to be written over."""
-        buffer = self._buffer
-        if buffer is None or buffer.numel() < tensor.numel() or buffer.dtype != tensor.dtype or buffer.device != tensor.device:
-            buffer = self._buffer = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
-        return buffer[: tensor.numel()].view(tensor.shape)
+    careful: bool  # squares need float64, or some element may not be finite
 
 
 def wide(tensor: Tensor) -> torch.dtype:
@@ -48,36 +38,69 @@ class _Piece(NamedTuple):
     """Of some samples, in float32 where that is exact enough."""
 
     of_maps: Tensor  # (N, C): sums over places
-    energy: Tensor  # (N, P): sums of squares over channels
-    nonzero: Tensor
-    nan: Tensor | None  # None: all elements are finite
-    infinite: Tensor | None
-    saturated: Tensor | None
+    squares: Tensor | float
+    nonzero: Tensor | float
+    nan: Tensor | float
+    infinite: Tensor | float
+    saturated: Tensor | float
     high: Tensor  # (C,)
     low: Tensor
+    careful: bool
 
 
-def sums(rows: Tensor, channel_axis: int, activation: str | None, scratch: Scratch) -> Sums:
+def sums(rows: Tensor, channel_axis: int, activation: str | None) -> Sums:
     """Sum up what a layer put out for one batch.
 
     flat = sum over samples and channels of (sum over places)^2 / P; shares = sum over samples of the share of the energy that the strongest
     tenth of the places holds, where the energy of a place is the sum of squares over channels; shared = samples of which it is the sum.
 
     Args:
-        rows: (N, C, P) or (N, P, C), not empty.
+        rows: (N, C, P) or (N, P, C), contiguous and not empty.
         channel_axis: 1 or 2.
         activation: "tanh" and "sigmoid" are asked for saturation.
-        scratch: reused from layer to layer.
     """
-    size, dtype = PIECE if rows.is_cpu else PIECE_ELSEWHERE, wide(rows)
-    found = [_of_piece(piece, channel_axis, activation, scratch) for piece in rows.split(max(1, size // rows[0].numel()))]
+    size, dtype, each = PIECE if rows.is_cpu else PIECE_ELSEWHERE, wide(rows), rows[0].numel()
+    found = [_of_piece(piece, channel_axis, activation) for piece in rows.split(max(1, size // each))]
     of_maps = torch.cat([piece.of_maps.to(dtype) for piece in found])
-    energy = torch.cat([piece.energy for piece in found])  # cat widens where a piece needed float64
-    each = energy.sum(1, dtype=dtype)
-    shares, shared = _shares(energy, each)
-    counts = (_counted([getattr(piece, name) for piece in found]) for name in ("nonzero", "nan", "infinite", "saturated"))
-    values = packed((of_maps.sum(), each.sum(), of_maps.square().sum() / energy.shape[1], *counts, shares, shared), like=each)
-    return Sums(values, torch.stack([piece.high for piece in found]).amax(0), torch.stack([piece.low for piece in found]).amin(0))
+    flat = of_maps.square().sum() / rows.shape[3 - channel_axis]
+    careful = any(piece.careful for piece in found)
+    shares = _shares(_finite(rows[: max(1, ENERGIES // each)], careful), channel_axis)
+    counts = (sum(piece[place] for piece in found) for place in range(1, 6))
+    squares, *others = counts
+    values = packed((of_maps.sum(), squares, flat, *others, *shares), like=of_maps)
+    return Sums(values, torch.stack([piece.high for piece in found]).amax(0), torch.stack([piece.low for piece in found]).amin(0), careful)
+
+
+def _of_piece(piece: Tensor, channel_axis: int, activation: str | None) -> _Piece:
+    high, low = _extremes(piece, piece, channel_axis)
+    nan: Tensor | float = 0
+    infinite: Tensor | float = 0
+    careful = not piece.is_cpu or not _is_safe(high, low)  # on the CPU alone a look at the numbers costs nothing
+    if careful:
+        finite = piece.isfinite()
+        nan = piece.isnan().sum()
+        infinite = piece.numel() - finite.sum() - nan
+        high, low = _extremes(piece.where(finite, -torch.inf), piece.where(finite, torch.inf), channel_axis)
+    piece = _finite(piece, careful)
+    squares, nonzero = _squares(piece)
+    saturated = _saturated(piece, activation) if activation in SATURATING else 0
+    return _Piece(piece.sum(3 - channel_axis), squares, nonzero, nan, infinite, saturated, high, low, careful)
+
+
+def _finite(values: Tensor, careful: bool) -> Tensor:
+    """Return what can be squared and summed: float32 as it is, or where that would not do the finite elements in float64, others as 0."""
+    if careful:
+        return values.where(values.isfinite(), 0.0).to(wide(values))
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _squares(piece: Tensor) -> tuple[Tensor | float, Tensor | float]:
+    """Return the sum of the squares, and how many elements are not 0; on the CPU by numpy, which takes half the time."""
+    if not piece.is_cpu:
+        return piece.square().sum(), torch.count_nonzero(piece)
+    flat = piece.view(-1).numpy()
+    blocks = (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
+    return sum(float(block @ block) for block in blocks), np.count_nonzero(flat != 0)
 
 
 def packed(parts: Sequence[Tensor | float], like: Tensor) -> Tensor:
@@ -85,32 +108,7 @@ def packed(parts: Sequence[Tensor | float], like: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts])
 
 
-def _counted(counts: list[Tensor | None]) -> Tensor | float:
-    known = [count for count in counts if count is not None]
-    return torch.stack(known).sum(dtype=wide(known[0])) if known else 0.0
-
-
-def _of_piece(piece: Tensor, channel_axis: int, activation: str | None, scratch: Scratch) -> _Piece:
-    """Measure some samples in float32 where that is exact enough, else their finite elements in float64."""
-    if piece.dtype in (torch.float16, torch.bfloat16):
-        piece = piece.float()
-    nan = infinite = None
-    high, low = _extremes(piece, piece, channel_axis)
-    if not piece.is_cpu or not is_safe(high, low):  # on the CPU alone a look at the numbers costs nothing
-        finite = piece.isfinite()
-        nan = piece.isnan().sum()
-        infinite = piece.numel() - finite.sum() - nan
-        high, low = _extremes(piece.where(finite, -torch.inf), piece.where(finite, torch.inf), channel_axis)
-        piece = piece.where(finite, 0.0).to(wide(piece))
-    buffer = scratch.like(piece)
-    energy = torch.mul(piece, piece, out=buffer).sum(channel_axis)
-    saturated = _saturated(piece, buffer, activation)
-    signs = torch.sign(piece, out=buffer).view(-1)
-    nonzero = signs.dot(signs) if piece.is_cpu and len(signs) < 1 << 24 else torch.count_nonzero(signs)  # BLAS is 5 times faster
-    return _Piece(piece.sum(3 - channel_axis), energy, nonzero, nan, infinite, saturated, high, low)
-
-
-def is_safe(high: Tensor, low: Tensor) -> bool:
+def _is_safe(high: Tensor, low: Tensor) -> bool:
     """Tell whether float32 is exact enough for squares of elements between these extremes, by looking at them."""
     largest = max(float(high.max()), -float(low.min()))
     return isfinite(largest) and (largest == 0 or SAFE[0] <= largest <= SAFE[1])
@@ -123,21 +121,21 @@ def _extremes(above: Tensor, below: Tensor, channel_axis: int) -> tuple[Tensor, 
     return high.amax(2 - channel_axis), low.amin(2 - channel_axis)
 
 
-def _saturated(piece: Tensor, squares: Tensor, activation: str | None) -> Tensor | None:
-    if activation == "tanh":
-        return (squares > SATURATED["tanh"]).sum()
-    return ((2 * piece - 1).square() > SATURATED["sigmoid"]).sum() if activation == "sigmoid" else None
+def _saturated(piece: Tensor, activation: str | None) -> Tensor:
+    centred = piece if activation == "tanh" else 2 * piece - 1
+    return (centred.square() > SATURATED).sum()
 
 
-def _shares(energy: Tensor, each: Tensor) -> tuple[Tensor | float, Tensor | float]:
+def _shares(samples: Tensor, channel_axis: int) -> tuple[Tensor | float, Tensor | float]:
     """Sum the shares of the strongest tenth of the places, rounded up, and count the samples that have one: some energy, 10 places."""
-    places = energy.shape[1]
+    places = samples.shape[3 - channel_axis]
     if places < 10:
         return 0.0, 0.0
-    tenth = -(-places // 10)
+    energy, tenth = samples.square().sum(channel_axis), -(-places // 10)
     if energy.is_cpu:  # numpy's selection is several times as fast
-        strongest = torch.from_numpy(np.partition(energy.numpy(), places - tenth, axis=1)[:, -tenth:]).sum(1, dtype=each.dtype)
+        strongest = torch.from_numpy(np.partition(energy.numpy(), places - tenth, axis=1)[:, -tenth:]).sum(1, dtype=wide(energy))
     else:
-        strongest = energy.topk(tenth, dim=1, sorted=False).values.sum(1, dtype=each.dtype)
+        strongest = energy.topk(tenth, dim=1, sorted=False).values.sum(1, dtype=wide(energy))
+    each = energy.sum(1, dtype=wide(energy))
     some = each > 0
     return (strongest / each.where(some, 1.0)).where(some, 0.0).sum(), some.sum()

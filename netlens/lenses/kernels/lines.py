@@ -112,7 +112,8 @@ def _moved(report: KernelsReport) -> str:
     moved = [change for change in changes if change[0]]
     (least, at_least), (most, at_most) = moved[0], moved[-1]
     still = f" · {counted(len(changes) - len(moved), 'layer')} not at all" if len(moved) < len(changes) else ""
-    return f"most {at_most} ({number(most)}) · least {at_least} ({number(least)}){still}"
+    lowest = f" · least {at_least} ({number(least)})" if len(moved) > 1 else ""
+    return f"most {at_most} ({number(most)}){lowest}{still}"
 
 
 def _pictures(report: KernelsReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +16,13 @@ from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
 from netlens.lenses.kernels.report import KernelsReport
-from netlens.loading.asked import TEXTS, AskedModel
+from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
 from netlens.loading.checkpoints.groups import checked_group
 from netlens.loading.checkpoints.read import read_archive
 from netlens.loading.specs import ModelSpec, parse_model_spec
-from netlens.loading.suggest import did_you_mean
+from netlens.loading.suggest import check_choice
 from netlens.parts import Picture
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class Request:
         spec = parse_model_spec(asked["model"])
         archive = _archive(spec, asked)
         for name, known in CHOICES.items():
-            _check_choice(name, asked.get(name), known)
+            check_choice(f"--{name}", asked.get(name), known)
         for kind in asked.get("include") or ():
-            _check_choice("include", kind, KINDS)
+            check_choice("--include", kind, KINDS)
         return cls(
             spec=spec,
             model=None if archive else AskedModel.of(asked),
@@ -87,7 +87,7 @@ class Request:
             fft=bool(asked.get("fft")),
             pictures=bool(asked.get("pictures", True)),
             seed=int(asked.get("seed") or 0),
-            texts=_texts(asked),
+            texts=texts_of(asked, "against", "layer", "seed"),
         )
 
 
@@ -119,14 +119,6 @@ def _against(asked: Mapping[str, Any]) -> Ask | None:
     return Ask.of({**named, "checkpoint": asked["against"]})
 
 
-def _check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
-    if value is not None and value not in known:
-        option = f"--{name.replace('_', '-')}"
-        raise UsageError(
-            f"{option} {value!r} is not one of {', '.join(known)}", hint=did_you_mean(value, known, f"for example {option} {known[0]}")
-        )
-
-
 def _most(text: str | None) -> int | None:
     """Read `--max-filters`: a number, or None for all."""
     if text is None:
@@ -136,11 +128,6 @@ def _most(text: str | None) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"--max-filters {text!r} is neither a number of filters nor all", hint="for example --max-filters 128")
     return int(text)
-
-
-def _texts(asked: Mapping[str, Any]) -> dict[str, Any]:
-    named = (*TEXTS, "against", "layer", "seed")
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items() if name in named}
 
 
 def run(asked: Mapping[str, Any]) -> int:

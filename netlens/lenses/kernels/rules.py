@@ -103,7 +103,7 @@ def _untrained(report: KernelsReport) -> Iterator[Finding]:
         "untrained-filters",
         Severity.WARNING,
         "",
-        f"the kernels of {'its only convolution' if len(seen) == 1 else f'all {len(seen):,} convolutions'} larger than 1 x 1 "
+        f"the kernels of {'the one convolution' if len(seen) == 1 else f'all {len(seen):,} convolutions'} larger than 1 x 1 that were looked at "
         "cannot be told from random initialisation: neighbouring weights are not related",
         measured=f"at most {number(largest)} standard deviations of independent weights",
         threshold=f"{NOISE_Z:g} in one layer at least",

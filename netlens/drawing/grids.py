@@ -15,6 +15,7 @@ from netlens.drawing.labels import Spacing
 from netlens.drawing.layout import Block, Plan, plan
 from netlens.drawing.paint import Painter, place
 from netlens.drawing.sheets import contact_sheet
+from netlens.drawing.thumbnails import tall
 from netlens.drawing.tiles import TALLEST, WIDEST, Grid, Scale, Tiles
 
 __all__ = ["TALLEST", "WIDEST", "Grid", "Scale", "Tiles", "contact_sheet", "pages"]
@@ -60,13 +61,14 @@ def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: 
             canvas.paste(left, top, pixels[index])
             spacing.write(canvas, left + 1, top + 1, chosen.axes, block, chosen.columns)
 
+    beside = tall(grid.tiles.pictures) if grid.tiles.columns is None else 0
     captions = Captions(
         grid.title,
         joined(grid.subtitle, number, _scale_words(grid)),
         joined(grid.footnote, reduction(chosen.zoom), *painter.remarks(np.concatenate(shown), np.concatenate(painted))),
         [bar],
     )
-    body = (pixels[0].shape[0] + spacing.above, len(blocks) * pitch - APART)
+    body = (max(pixels[0].shape[0] + spacing.above, beside), len(blocks) * pitch - APART)
     return captions.page(body, draw, colours)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netlens.drawing.canvas import Canvas
 from netlens.drawing.layout import Axis, Block, Pair
 from netlens.drawing.text import SOFT, elided, font, height, width
-from netlens.drawing.thumbnails import HEAD, paste
+from netlens.drawing.thumbnails import HEAD, SIDE, above, beside
 from netlens.drawing.tiles import Tiles
 
 SIZE = 10  # pixels: of the font
@@ -32,11 +32,11 @@ class Spacing:
     def of(cls, tiles: Tiles) -> Spacing:
         """Measure the labels."""
         line = height(font(SIZE))
-        head = HEAD if tiles.pictures and tiles.columns is not None else 0
+        head, side = (0, 0) if not tiles.pictures else (0, SIDE + 14) if tiles.columns is None else (HEAD, 0)
         return cls(
             tiles,
             lead=line if any(tiles.labels) else 0,
-            left=_widest(tiles.row_labels, WIDEST_ROW) + 6 if any(tiles.row_labels) else 0,
+            left=side + (_widest(tiles.row_labels, WIDEST_ROW) + 6 if any(tiles.row_labels) else 0),
             above=(line if any(tiles.column_labels) else 0) + (head and head + 6),
             label=_widest(tiles.labels, WIDEST),
             column=max(head, _widest(tiles.column_labels, WIDEST)),
@@ -56,8 +56,12 @@ class Spacing:
     def write(self, canvas: Canvas, x: int, y: int, axes: tuple[Axis, Axis], block: Block, all_columns: int) -> None:
         """Write the labels of a block, and put its pictures in; (x, y) is the corner of its first cell."""
         face, line = font(SIZE), height(font(SIZE))
-        paste(canvas, x, y, y - (line + 3 if any(self.tiles.column_labels) else 3), self.tiles, axes, block)
         tops, lefts = (axis.starts(len(part)).tolist() for axis, part in zip(axes, (block.rows, block.columns), strict=True))
+        if self.tiles.columns is None:
+            beside(canvas, x - self.left - 1, y - 1 + axes[0].lead, self.tiles.pictures)
+        else:
+            floor = y - (line + 3 if any(self.tiles.column_labels) else 3)
+            above(canvas, [x + left for left in lefts], floor, self.tiles.pictures[block.columns.start :], axes[1].tile)
         for row, label in _thinned(self.tiles.row_labels, block.rows, _pitch(axes[0]), line - 2):
             label = elided(label, face, WIDEST_ROW)
             canvas.write(x - 7 - width(label, face), y + tops[row] + (axes[0].tile - line) // 2, label, face, SOFT)

@@ -86,7 +86,7 @@ def depth_plot(
     small, line = font(11), height(font(11))
     labels = [f"! {name}" if index in marks else name for index, name in enumerate(names)]
     left = min(NAME, max((width(label, font(11, bold=True)) for label in labels), default=0)) + 12
-    right = min(WORD, max((width(word, small) for word in marks.values()), default=-12) + 12)
+    right = min(WORD, max((width(word, small) for word in marks.values()), default=-18) + 18)
     axes = [Axis.of(column) for column in columns]
     tall, wide = len(names) * pitch, left + len(columns) * (WIDE + APART) - APART + max(right, 0)
 

@@ -134,7 +134,7 @@ def contact_sheet(title: str, sections: list[Grid], *, subtitle: str = "", wides
             for strip, top in zip(below, tops(below), strict=False):
                 strip.draw(canvas, x + column * pitch, y + top, pitch - BETWEEN, colours is None)
 
-    bars, scales = _scales(strips, colours is None)
+    bars, scales = _scales([strip for strip in strips if strip.section.tiles.values.dtype != np.uint8], colours is None)  # a photo has none
     left_out = f"the first {len(strips):,} of {len(filled):,}" if len(strips) < len(filled) else ""
     remarks = joined(*dict.fromkeys(remark for strip in strips for remark in strip.remarks)) if strips else "there is nothing to show"
     body = (max(tops(column)[-1] for column in columns) - form.below, len(columns) * pitch - BETWEEN) if strips else (0, 0)

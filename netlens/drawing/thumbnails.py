@@ -1,16 +1,20 @@
-"""Pictures among tiles: what went into the network beside what came out."""
+"""Pictures beside tiles: what went into the network beside what came out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from netlens.drawing.canvas import Canvas
-from netlens.drawing.colours import PAPER
-from netlens.drawing.layout import Axis, Block, Pair
-from netlens.drawing.tiles import Tiles
+from netlens.drawing.layout import Pair
+from netlens.drawing.text import SOFT, font, height
 
-HEAD = 72  # pixels: the sides of a picture above a column
+HEAD = 64  # pixels: the sides of a picture above a column,
+SIDE = 160  # and at the left of all tiles
+NAME = "input"
+BELOW = 12  # pixels between two at the left
 
 
 def fitted(picture: np.ndarray, room: Pair) -> np.ndarray:
@@ -21,22 +25,24 @@ def fitted(picture: np.ndarray, room: Pair) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((across, down), resample))
 
 
-def paste(canvas: Canvas, x: int, y: int, floor: int, tiles: Tiles, axes: tuple[Axis, Axis], block: Block) -> None:
-    """Put the pictures of a block onto a page in colours; (x, y) is the corner of its first cell.
+def above(canvas: Canvas, lefts: Sequence[int], floor: int, pictures: Sequence[np.ndarray], wide: int) -> None:
+    """Put a picture above each column; they stand on `floor`, and their columns are `wide`."""
+    for left, picture in zip(lefts, pictures, strict=False):
+        small = fitted(picture, (HEAD, max(HEAD, wide)))
+        canvas.paste(left, floor - len(small), small)
 
-    With fixed columns they stand on `floor`, above them; else they take the place of the first tiles.
-    """
-    lefts = axes[1].starts(len(block.columns)).tolist()
-    if tiles.columns is not None:
-        for left, picture in zip(lefts, tiles.pictures[block.columns.start : block.columns.stop], strict=False):
-            small = fitted(picture, (HEAD, max(HEAD, axes[1].tile)))
-            canvas.paste(x + left, floor - len(small), small)
-        return
-    down, across = axes[0].tile, axes[1].tile
-    first = block.rows.start * len(block.columns)
-    for index, picture in enumerate(tiles.pictures[first : first + len(block.rows) * len(lefts)]):
-        row, column = divmod(index, len(lefts))
-        top, left = y + int(axes[0].starts(row + 1)[-1]), x + lefts[column]
-        small = fitted(picture, (down, across))
-        canvas.paste(left, top, np.full((down, across, 3), PAPER, np.uint8))
-        canvas.paste(left + (across - small.shape[1]) // 2, top + (down - len(small)) // 2, small)
+
+def beside(canvas: Canvas, x: int, y: int, pictures: Sequence[np.ndarray]) -> None:
+    """Put pictures below one another, named, with the upper left corner of the first at (x, y)."""
+    line = height(font(10))
+    for picture in pictures:
+        canvas.write(x, y - line - 1, NAME, font(10), SOFT)
+        small = fitted(picture, (SIDE, SIDE))
+        canvas.paste(x, y, small)
+        y += len(small) + BELOW + line
+
+
+def tall(pictures: Sequence[np.ndarray]) -> int:
+    """Return the pixels down that `beside` takes."""
+    line = height(font(10))
+    return sum(len(fitted(picture, (SIDE, SIDE))) + line for picture in pictures) + BELOW * (len(pictures) - 1)

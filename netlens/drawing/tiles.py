@@ -18,7 +18,7 @@ class Tiles:
     columns: int | None = None  # a fixed number of columns (a mosaic of filters x channels); None: as many as fit
     row_labels: tuple[str, ...] = ()  # with fixed columns: at the left of each row
     column_labels: tuple[str, ...] = ()  # with fixed columns: above each column
-    pictures: tuple[np.ndarray, ...] = ()  # (h, w, 3) uint8 of any size: with fixed columns above each, else in place of the first tiles
+    pictures: tuple[np.ndarray, ...] = ()  # (h, w, 3) uint8 of any size: with fixed columns above each, else at the left
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import InputError
-from netlens.loading.datasets import open_data
+from netlens.loading.datasets import open_data, parse_data
 from netlens.loading.input_specs import InputSpec
 from netlens.loading.inputs import default_inputs, make_inputs
 from netlens.loading.named import NamedModel
@@ -32,7 +32,6 @@ class Batch:
     kwargs: dict[str, Any]
     paths: tuple[Path, ...] = ()  # of the pictures
     geometries: tuple[Geometry, ...] = ()  # where each input lies on its picture
-    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -48,22 +47,24 @@ class Samples:
     batches: Callable[[], Iterator[Batch]]  # from the start, each time
     count: int | None  # samples; None: not known before the end
     random: bool = False  # noise
-    preprocessing: str = ""
-    notes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None  # of pictures, where netlens prepares them
+    notes: Callable[[], tuple[str, ...]] = tuple  # on the samples; complete when all have been read
 
 
 def of_pictures(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int) -> Samples:
     """Pictures, prepared when they are needed."""
 
+    notes = dict.fromkeys([f"nobody said the {listed(preprocessing.assumed)} of the input: assumed"] if preprocessing.assumed else [])
+
     def batches() -> Iterator[Batch]:
         for start in range(0, len(paths), batch_size):
             part = tuple(paths[start : start + batch_size])
             batch = load_batch(part, preprocessing)
-            yield Batch((batch.tensor,), {}, part, batch.geometries, batch.notes)
+            notes.update(dict.fromkeys(batch.notes))
+            yield Batch((batch.tensor,), {}, part, batch.geometries)
 
-    notes = (f"nobody said the {listed(preprocessing.assumed)} of the input: assumed",) if preprocessing.assumed else ()
-    how = f"{preprocessing.source}: {preprocessing}"
-    return Samples(listed((path.name for path in paths), most=3), batches, len(paths), preprocessing=how, notes=notes)
+    name = listed((path.name for path in paths), most=3)
+    return Samples(name, batches, len(paths), preprocessing=preprocessing, notes=lambda: tuple(notes))
 
 
 def of_inputs(texts: Sequence[InputSpec | Path], model: nn.Module, batch_size: int) -> Samples:
@@ -83,7 +84,7 @@ def of_inputs(texts: Sequence[InputSpec | Path], model: nn.Module, batch_size: i
     else:
         args, kwargs, notes = make_inputs(specs, model, torch.device("cpu"))
         name = f"--input {' '.join(map(str, specs))}"
-    return _split(Samples(name, lambda: iter(()), None, random=not files, notes=notes), Batch(args, kwargs), batch_size)
+    return _split(Samples(name, lambda: iter(()), None, random=not files, notes=lambda: notes), Batch(args, kwargs), batch_size)
 
 
 def of_nothing(named: NamedModel, model: nn.Module, batch_size: int) -> Samples:
@@ -96,14 +97,15 @@ def of_nothing(named: NamedModel, model: nn.Module, batch_size: int) -> Samples:
     specs = [_several(spec) for spec in candidate.specs]
     args, kwargs, notes = make_inputs(specs, model, torch.device("cpu"))
     name = f"random numbers of shape {' '.join(map(str, specs))} ({candidate.source})"
-    return _split(Samples(name, lambda: iter(()), None, random=True, notes=notes), Batch(args, kwargs), batch_size)
+    return _split(Samples(name, lambda: iter(()), None, random=True, notes=lambda: notes), Batch(args, kwargs), batch_size)
 
 
-def of_data(text: str, preprocessing: Preprocessing | None, batch_size: int, limit: int | None) -> Samples:
+def of_data(text: str, model: nn.Module, preprocessing: Preprocessing | None, batch_size: int, limit: int | None) -> Samples:
     """A folder of pictures, a Dataset or a DataLoader, one batch after the other.
 
     Args:
         text: what `--data` says.
+        model: what will be called.
         preprocessing: for pictures that come without a transform; None where the model takes none.
         batch_size: samples in one call.
         limit: at most so many samples.
@@ -115,10 +117,12 @@ def of_data(text: str, preprocessing: Preprocessing | None, batch_size: int, lim
 
     def batches() -> Iterator[Batch]:
         for batch in data.batches(batch_size, preprocessing, limit):
-            yield Batch(batch.args, batch.kwargs)
+            args, kwargs = batch.arguments_for(model)
+            yield Batch(args, kwargs)
 
     count = data.length if limit is None or data.length is None else min(limit, data.length)
-    return Samples(f"--data {data.name}", batches, count)
+    prepared = preprocessing if isinstance(parse_data(text), Path) else None
+    return Samples(f"--data {data.name}", batches, count, preprocessing=prepared, notes=lambda: data.notes)
 
 
 def _saved(files: Sequence[Path]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,8 +1,8 @@
 """What the statistics of activations cost beside a plain forward pass: `python -m tests.benchmarks.activations [MODEL ...]`.
 
 Beside netlens stand forward hooks as they are pasted from forum answers: mean, standard deviation, least, greatest, share of zeros and
-"any NaN" of each leaf, each fetched by `.item()`. All three run the same batch of 8 pictures in turns in this process, and the best time of
-each counts. Building the rows at the end, once a run however many batches it has, is timed by itself.
+"any NaN" of each leaf, each fetched by `.item()`. All three run the same batch of 8 pictures in turns in this process, every other turn
+with one thread, since threads that wait for a core that others took measure the others; the best time of each counts. Building the rows at the end, once a run however many batches it has, is timed by itself.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from netlens.lenses.featuremaps.statistics import Accumulator
 from netlens.probing.activations import Output, watched
 from netlens.probing.tokens import Layouts
+from tests.benchmarks.inprocess import every_other_alone
 
 MODELS = ("resnet50", "resnet18", "vit_b_16", "mobilenet_v2")
 SHAPE = (8, 3, 224, 224)
-TURNS = 5
+TURNS = 8
 BAR_MODEL, BAR = "resnet50", 1.3
 
 
@@ -101,14 +102,18 @@ def measure(name: str, turns: int = TURNS, shape: tuple[int, ...] = SHAPE, step:
         lambda: _with_netlens(model, images, layouts, accumulator),
         lambda: _with_hooks(model, images),
     )
-    times = []
+    times, prepare = [], every_other_alone()
     with torch.no_grad():
-        for _ in range(turns + 1):
+        for turn in range(turns + 1):
+            prepare(turn)
             times.append([_seconds(run) for run in runs])
             step()
         started = time.perf_counter()
         layers = len(accumulator.result())
-        return Row(name, layers, *map(min, zip(*times[1:], strict=True)), time.perf_counter() - started)
+        result = time.perf_counter() - started
+    prepare(0)
+    plain, netlens, hooks = map(min, zip(*times[1:], strict=True))
+    return Row(name, layers, plain, netlens, hooks, result)
 
 
 def line(row: Row, turns: int = TURNS) -> str:

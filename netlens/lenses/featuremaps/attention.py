@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import isqrt, prod
 
 import numpy as np
@@ -31,9 +31,9 @@ def fold(tokens: int, picture: Pair | None, *, windows: bool = False) -> tuple[P
         return None, 0
     tall, wide_ = (1, 1) if windows else picture
     for slack in (1, max(tall, wide_)):
-        for prefix in range(1 if windows else min(MOST_PREFIX, tokens // 4) + 1):
+        for prefix in range(1 if windows else min(MOST_PREFIX, max(1, tokens // 8)) + 1):
             count = tokens - prefix
-            rows = max(1, isqrt(4 * count * tall // wide_) + 1 >> 1)  # rounded
+            rows = max(1, (isqrt(4 * count * tall // wide_) + 1) // 2)  # the root, rounded
             if count % rows == 0 and abs(rows * wide_ - count // rows * tall) < slack:
                 return (rows, count // rows), prefix
     return None, 0
@@ -47,7 +47,8 @@ def entropies(weights: Tensor, allowed: Tensor) -> Tensor:
         allowed: (N, heads, L).
     """
     found = _by_piece(weights, lambda part: torch.special.entr(part).sum(dim=-1))
-    return torch.where(allowed > 1, found / allowed.to(found.dtype).log(), torch.nan)
+    shares = found / allowed.to(found.dtype).log()
+    return shares.masked_fill(allowed < 2, torch.nan)
 
 
 def distances(weights: Tensor, grid: Pair | None, prefix: int) -> Tensor:
@@ -71,7 +72,8 @@ def _by_piece(weights: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
     """Reduce (N, heads, L, S) to (N, heads, L) without a second tensor of that size."""
     rows = weights.flatten(0, 1)
     step = max(1, PIECE // max(1, prod(weights.shape[2:])))
-    return torch.cat([reduce(part) for part in rows.split(step)]).unflatten(0, weights.shape[:2])
+    found: Tensor = torch.cat([reduce(part) for part in rows.split(step)])
+    return found.reshape(weights.shape[:-1])
 
 
 class _Means:

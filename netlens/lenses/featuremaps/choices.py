@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from netlens.errors import UsageError
 
-USUAL = 64  # channels that are shown unless told otherwise
+USUAL, FEATURES = 64, 8192  # channels with a map, and features without, that are shown unless told otherwise
 
 _PART = re.compile(r"(\d+)|(\d*):(\d*)")
 
@@ -21,7 +21,7 @@ class Options:
     """What the user may choose about pictures of feature maps."""
 
     scale: str = "common"  # or "each": each channel its own
-    channels: Channels = USUAL
+    channels: Channels | None = None  # None: 64 of those with a map; a feature is one number, and so many more
     sort: str = "index"  # or "variance", "mean": the largest first
 
 

@@ -12,6 +12,7 @@ from netlens.drawing.captions import joined
 from netlens.drawing.grids import Grid, Scale, Tiles, contact_sheet
 from netlens.drawing.histograms import Panel, histograms
 from netlens.drawing.limits import common_limit
+from netlens.drawing.numbers import percent
 from netlens.drawing.overlay import overlay_page
 from netlens.drawing.plots import Column, depth_plot
 from netlens.lenses.featuremaps.choices import Options, parse_channels
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "depth_profile", "histogram_page", "map_grids", "mean_map", "parse_channels", "sheet", "stages"]
 
 NAMED = 12  # channels are listed up to so many
-SHEET_CHANNELS = 64  # of a layer: more than a sheet has room for
+SHEET_STRIPS = 48  # channels in time that make one tile of a sheet
 SHEET_LAYERS = 48  # on a sheet that can still be read
 UNIT = "activation"
 
@@ -82,8 +83,7 @@ def _maps(
     labels = tuple(map(str, indices))
     pictures = tuple(inputs[:count])
     if alone:
-        values = np.concatenate([np.zeros((len(pictures), *values.shape[1:]), values.dtype), values])
-        tiles = Tiles(values, ("input", *labels) if pictures else labels, pictures=pictures)
+        tiles = Tiles(values, labels, pictures=pictures)
     else:
         heads = tuple(names) if count > 1 else ()
         tiles = Tiles(values, columns=count, row_labels=labels, column_labels=heads, pictures=pictures)
@@ -164,7 +164,7 @@ def sheet(title: str, entries: Sequence[tuple[LayerActivity, np.ndarray]], input
     if inputs:
         picture = inputs[0]
         shape = " × ".join(map(str, (picture.shape[2], *picture.shape[:2])))
-        sections.insert(0, Grid(f"input · {shape}", Tiles(picture[None].astype(np.float32)), Scale(signed=False)))
+        sections.insert(0, Grid(f"input · {shape}", Tiles(picture[None]), Scale(signed=False)))
     return contact_sheet(title, sections, subtitle="the strongest channels of each layer, the strongest first, in the order of the network")
 
 
@@ -264,16 +264,16 @@ def _section(layer: LayerActivity, maps: np.ndarray) -> Grid:
     if all(size == 1 for size in maps.shape[1:]):
         values, _ = lines(maps.reshape(1, -1), np.arange(len(maps)))
         return Grid(title, Tiles(values.reshape(1, -1, values.shape[-1])), scale)
-    tiles, _ = flat(maps[strongest(maps, SHEET_CHANNELS)][None])
-    return Grid(title, Tiles(tiles[0] if tiles.shape[2] > 1 else tiles[:, :, 0]), scale)
+    tiles, _ = flat(maps[strongest(maps)][None])
+    return Grid(title, Tiles(tiles[0] if tiles.shape[3] > 1 else tiles[:, :SHEET_STRIPS, 0]), scale)
 
 
 def _panel(layer: LayerActivity, alarm: str) -> Panel:
     notes = [alarm]
     if layer.mean is not None and layer.std is not None:
-        notes.append(f"mean {layer.mean:.3g} · std {layer.std:.3g}")
+        notes.append(f"std {layer.std:.2g}" if layer.zeros else f"mean {layer.mean:.2g} · std {layer.std:.2g}")
     if layer.zeros:
-        notes.append(f"{100 * layer.zeros:.3g} % zeros")
+        notes.append(f"{percent(layer.zeros, 1)} zeros")
     found = layer.histogram
     low, high, counts = (found.low, found.high, found.counts) if found else (0.0, 0.0, ())
     return Panel(layer.name, low, high, counts, joined(*notes), bool(alarm))

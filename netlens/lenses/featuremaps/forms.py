@@ -7,7 +7,7 @@ from math import ceil, sqrt
 import numpy as np
 
 from netlens.drawing.paint import area_means
-from netlens.lenses.featuremaps.choices import Channels, Options
+from netlens.lenses.featuremaps.choices import FEATURES, USUAL, Channels, Options
 
 PAGE = 2_700_000  # pixels of a page that tiles can fill
 SHARP, LONG = 112, 1200  # pixels: a map is not reduced below that, and a strip not below its share of this
@@ -21,17 +21,18 @@ def chosen(maps: np.ndarray, options: Options) -> tuple[np.ndarray, str]:
     Sorted, the largest come first, also before a number of them is taken; a channel with what is not finite comes before all.
     """
     count = maps.shape[1]
-    indices = listed(options.channels, count)
+    wanted = options.channels or (FEATURES if all(size == 1 for size in maps.shape[2:]) else USUAL)
+    indices = listed(wanted, count)
     by = ""
     if options.sort != "index" and count > 1:
         indices = indices[np.argsort(-_strength(maps[:, indices], options.sort), kind="stable")]
         by = f" by {options.sort}"
-    if isinstance(options.channels, int):
-        indices = indices[: options.channels]
+    if isinstance(wanted, int):
+        indices = indices[:wanted]
     there = f"{count:,} channel{'' if count == 1 else 's'}"
     if len(indices) == count:
         return indices, there + by
-    first = "the first " if isinstance(options.channels, int) and not by else ""
+    first = "the first " if isinstance(wanted, int) and not by else ""
     return indices, f"{first}{len(indices):,} of {there}{by}"
 
 
@@ -51,10 +52,10 @@ def _strength(maps: np.ndarray, key: str) -> np.ndarray:
     return np.where(np.isfinite(values).all(axis=1), found, np.inf)
 
 
-def strongest(maps: np.ndarray, most: int) -> np.ndarray:
+def strongest(maps: np.ndarray) -> np.ndarray:
     """Return the indices of the channels of maps (C, *grid) with the largest mean square, the largest first."""
     values = np.nan_to_num(maps.reshape(len(maps), -1).astype(np.float64), posinf=0, neginf=0)
-    return np.argsort(-np.square(values).mean(axis=1), kind="stable")[:most]
+    return np.argsort(-np.square(values).mean(axis=1), kind="stable")
 
 
 def flat(maps: np.ndarray) -> tuple[np.ndarray, str]:

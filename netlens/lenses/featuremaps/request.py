@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netlens.cli import console, misfit
 from netlens.cli.config import load_config
@@ -14,6 +14,7 @@ from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
+from netlens.lenses.featuremaps.choices import USUAL, Options, parse_channels
 from netlens.lenses.featuremaps.report import FeaturemapsReport
 from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.device import parse_compute_device
@@ -21,6 +22,10 @@ from netlens.loading.images import find_images
 from netlens.loading.inputs import InputSpec, parse_input_spec
 from netlens.loading.preprocessing_options import parse_mean, parse_size, parse_std
 from netlens.loading.suggest import check_choice
+from netlens.parts import Picture
+
+if TYPE_CHECKING:
+    from netlens.lenses.featuremaps.run import Ran
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device")
 CHOICES = {"sort": ("index", "variance", "mean"), "scale": ("common", "each")}
@@ -42,9 +47,7 @@ class Request:
     samples: int | None
     batch_size: int
     layers: tuple[str, ...]
-    channels: str | None
-    sort: str
-    scale: str
+    options: Options
     attention: bool
     query: str | None
     mean_maps: bool
@@ -78,9 +81,11 @@ class Request:
             samples=asked.get("samples"),
             batch_size=asked.get("batch_size") or BATCH,
             layers=tuple(asked.get("layer") or ()),
-            channels=asked.get("channels"),
-            sort=asked.get("sort") or "index",
-            scale=asked.get("scale") or "common",
+            options=Options(
+                scale=asked.get("scale") or "common",
+                channels=parse_channels(asked["channels"]) if asked.get("channels") else USUAL,
+                sort=asked.get("sort") or "index",
+            ),
             attention=bool(asked.get("attention") or asked.get("query")),
             query=asked.get("query"),
             mean_maps=bool(asked.get("mean_maps")),
@@ -153,7 +158,28 @@ def _report(request: Request, folder: Pictures) -> FeaturemapsReport:
 
     with console.download("fetching weights") as progress, console.progress("running") as step:
         found = ran(request, progress, console.note, step)
-    return found.report
+    return replace(found.report, pictures=_drawn(request, found, folder)) if request.pictures else found.report
+
+
+def _drawn(request: Request, found: Ran, folder: Pictures) -> tuple[Picture, ...]:
+    from netlens.lenses.featuremaps.album import draw
+    from netlens.lenses.featuremaps.rules import alarms
+
+    layers = [layer for layer in found.report.layers if found.maps[layer.name].count]
+    with console.progress("drawing", len(layers)) as step:
+        return tuple(
+            draw(
+                layers,
+                lambda layer: found.maps[layer.name].joined(),
+                found.shown,
+                request.options,
+                title=request.model.spec.text,
+                mean_maps=request.mean_maps,
+                alarms=alarms(found.report),
+                folder=folder,
+                step=step,
+            )
+        )
 
 
 def _emit(request: Request, report: FeaturemapsReport, form: ReportFormat, fail_on: FailLevel) -> int:

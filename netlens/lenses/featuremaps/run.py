@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from netlens.errors import InputError, NetlensError
+from netlens.lenses.featuremaps.album import Shown
 from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, measure
 from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
 from netlens.loading import feeding
@@ -16,12 +19,13 @@ from netlens.loading.device import Device, choose_device
 from netlens.loading.feeding import Batch, Samples
 from netlens.loading.memory import watch_peak
 from netlens.loading.placing import autocasting, dtype_of, place_inputs, placed
-from netlens.loading.preprocessing import Preprocessing
+from netlens.loading.preprocessing import MODES, Preprocessing
 from netlens.loading.preprocessing_sources import choose_preprocessing
 from netlens.loading.select import select
 from netlens.loading.shortage import levers, out_of_memory, out_of_memory_told
 from netlens.loading.valued import Valued, valued
 from netlens.probing.failing import failed_forward
+from netlens.probing.leaves import leaves
 
 if TYPE_CHECKING:
     from netlens.lenses.featuremaps.request import Request
@@ -36,7 +40,7 @@ class Ran:
 
     report: FeaturemapsReport
     maps: dict[str, Maps]
-    shown: Batch | None  # the first batch, whose samples are drawn
+    shown: Shown
 
 
 def ran(request: Request, progress: Progress, say: Callable[[str], None], step: Callable[[], object]) -> Ran:
@@ -63,8 +67,8 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
         samples = _samples(request, found)
         peak = watch_peak(device.torch_device)
         measured, shown = _measured(request, model, samples, device, step)
-        report = _report(request, found, samples, measured, device, peak().allocated, shown)
-    return Ran(report, measured.maps, shown)
+        report = _report(request, found, samples, measured, device, peak().allocated)
+    return Ran(report, measured.maps, _shown(shown, samples.preprocessing))
 
 
 def _samples(request: Request, found: Valued) -> Samples:
@@ -75,7 +79,7 @@ def _samples(request: Request, found: Valued) -> Samples:
     if request.images:
         return feeding.of_pictures(request.images, preprocessing(), request.batch_size)
     if request.data is not None:
-        return feeding.of_data(request.data, _preprocessing_or_none(preprocessing), request.batch_size, request.samples)
+        return feeding.of_data(request.data, found.model, _preprocessing_or_none(preprocessing), request.batch_size, request.samples)
     if request.inputs:
         return feeding.of_inputs(request.inputs, found.model, request.batch_size)
     return feeding.of_nothing(found.named, found.model, request.batch_size)
@@ -127,9 +131,7 @@ def is_of_the_model(error: Exception) -> bool:
     return not isinstance(error, NetlensError) and not out_of_memory(error)
 
 
-def _report(
-    request: Request, found: Valued, samples: Samples, measured: Measured, device: Device, peak: int | None, shown: Batch | None
-) -> FeaturemapsReport:
+def _report(request: Request, found: Valued, samples: Samples, measured: Measured, device: Device, peak: int | None) -> FeaturemapsReport:
     dtype = dtype_of(found.model)
     return FeaturemapsReport(
         model=type(found.model).__name__,
@@ -143,12 +145,36 @@ def _report(
             channels_last=request.channels_last,
             samples=measured.samples,
             random_inputs=samples.random,
-            preprocessing=samples.preprocessing,
+            preprocessing="" if (how := samples.preprocessing) is None else f"{how.source}: {how}",
             peak_bytes=peak,
         ),
         layers=measured.layers,
         attention=(),
         output=measured.output,
         first_nonfinite=measured.first_nonfinite,
-        notes=(*found.notes, *samples.notes, *(shown.notes if shown else ()), *measured.notes),
+        notes=(*found.notes, *samples.notes(), *measured.notes),
     )
+
+
+def _shown(batch: Batch | None, preprocessing: Preprocessing | None) -> Shown:
+    """Return what the network saw of the samples that are drawn, as pictures where it is some."""
+    if batch is None:
+        return Shown()
+    names = tuple(path.name for path in batch.paths[:SHOWN]) or tuple(map(str, range(min(batch.size, SHOWN))))
+    first = next((tensor for _, tensor in leaves((batch.args, batch.kwargs))), None)
+    if first is None or first.dim() != 4 or first.shape[1] not in MODES or not first.is_floating_point():
+        return Shown(names=names)
+    return Shown(_pictures(first[:SHOWN].float(), preprocessing), names, batch.paths[:SHOWN], batch.geometries[:SHOWN])
+
+
+def _pictures(values: Tensor, preprocessing: Preprocessing | None) -> tuple[np.ndarray, ...]:
+    """Turn inputs, (N, C, H, W), into pictures, (H, W, 3) uint8: back through the preprocessing, else from the least to the greatest."""
+    if preprocessing is not None:
+        mean, std = (torch.tensor(each)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
+        values = values * std + mean
+    else:
+        least, greatest = values.aminmax()
+        values = (values - least) / (greatest - least).clamp_min(torch.finfo(values.dtype).tiny)
+    colours = values[:, :3] if values.shape[1] > 1 else values.expand(-1, 3, -1, -1)
+    pixels = colours.nan_to_num().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+    return tuple(pixels.numpy())

@@ -13,7 +13,7 @@ from torch import Tensor
 PIECE = 1 << 19  # elements of a CPU tensor that are read together: 2 MB, so that the second look finds them in the cache
 PIECE_ELSEWHERE = 1 << 24  # on accelerators launches cost more than memory; this bounds what their float64 copy takes
 BLOCK = 1 << 16  # squares that are added up in float32 before float64 goes on
-ENERGIES = 1 << 18  # elements of a batch whose energies are compared: whole samples, at least one
+ENERGIES = 1 << 17  # elements of a batch whose energies are compared: whole samples, at least one
 SAFE = (1e-12, 1e15)  # largest magnitudes whose squares, summed, keep their digits in float32
 SATURATED = 0.95  # y^2 of tanh: 1 - y^2 < 0.05; (2 y - 1)^2 of sigmoid: 4 y (1 - y) < 0.05
 SATURATING = ("tanh", "sigmoid")
@@ -100,7 +100,7 @@ def _squares(piece: Tensor) -> tuple[Tensor | float, Tensor | float]:
         return piece.square().sum(), torch.count_nonzero(piece)
     flat = piece.view(-1).numpy()
     blocks = (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
-    return sum(float(block @ block) for block in blocks), np.count_nonzero(flat != 0)
+    return sum(float(block @ block) for block in blocks), int(np.count_nonzero(flat != 0))
 
 
 def packed(parts: Sequence[Tensor | float], like: Tensor) -> Tensor:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
-from netlens.drawing.grids import Grid, Scale, pages
+from netlens.drawing.album import Folder, write, write_grids, write_pages
 from netlens.lenses.kernels import figures
 from netlens.lenses.kernels.report import LayerWeights
 from netlens.parts import Picture
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-
-
-class Folder(Protocol):
-    """Where pictures go."""
-
-    def reserve(self, names: Iterable[str]) -> None:
-        """Refuse names under which files stand that are not ours."""
-
-    def save(self, name: str, image: Image.Image, *, prefer: bool = False, **facts: str) -> str:
-        """Write one picture and return its path."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +63,16 @@ def draw(
         yield from _filters(entry, filters, options, compared, folder)
         if fft and entry.first:
             grids = figures.spectra_grids(entry.layer, filters, options)
-            yield from _saved(folder, f"{entry.layer.name}-fft", grids, "spectra", (entry.layer.name,))
+            yield from write_grids(folder, f"{entry.layer.name}-fft", grids, shows="spectra", layers=(entry.layer.name,))
         sections.append((entry.layer, filters))
         step()
     if sections:
         image = figures.sheet(f"{title} · contact sheet", sections)
-        yield _picture(folder, "sheet", image, "sheet", tuple(names), "each tile its own", prefer=True)
-    for number, image in enumerate(figures.histogram_page(f"{title} · weights", layers, alarms) if layers else (), 1):
-        shown = tuple(layer.name for layer in layers)
-        yield _picture(folder, _page("histograms", number), image, "histograms", shown, "each its own range")
+        yield write(folder, "sheet", image, shows="sheet", layers=tuple(names), scale="each tile its own", prefer=True)
+    if layers:
+        images = figures.histogram_page(f"{title} · weights", layers, alarms)
+        named = tuple(layer.name for layer in layers)
+        yield from write_pages(folder, "histograms", images, shows="histograms", layers=named, scale="each its own range")
 
 
 def _overviews(entries: Sequence[Drawable], layers: Sequence[LayerWeights]) -> list[str]:
@@ -99,35 +88,4 @@ def _filters(
     else:
         grids = figures.difference_grids(layer, filters, entry.other(), options, first=entry.first, names=compared)
         shows = "difference"
-    yield from _saved(folder, layer.name, grids, shows, (layer.name,), prefer=entry.first)
-
-
-def _saved(
-    folder: Folder, name: str, grids: Iterable[Grid], shows: str, layers: tuple[str, ...], *, prefer: bool = False
-) -> Iterator[Picture]:
-    images = [(image, grid) for grid in grids for image in pages(grid)]
-    for number, (image, grid) in enumerate(images, 1):
-        scale = (
-            "each tile its own" if grid.scale.limit is None else f"{'±' if grid.scale.signed else '0 to '}{grid.scale.limit:.3g}, common"
-        )
-        yield _picture(folder, _page(name, number), image, shows, layers, scale, prefer=prefer and number == 1)
-
-
-def _scale(scale: Scale) -> str:
-    if scale.limit is None:
-        return "each tile its own"
-    return f"{'±' if scale.signed else '0 to '}{scale.limit:.3g}, common"
-
-
-def _page(name: str, number: int) -> str:
-    return name if number == 1 else f"{name}-{number}"
-
-
-def _picture(
-    folder: Folder, name: str, image: Image.Image, shows: str, layers: tuple[str, ...], scale: str, *, prefer: bool = False
-) -> Picture:
-    facts = {"Method": shows, "Scale": scale}
-    if len(layers) == 1:
-        facts["Layer"] = layers[0]
-    file = folder.save(name, image, prefer=prefer, **facts)
-    return Picture(file, shows, layers, scale, *image.size)
+    yield from write_grids(folder, layer.name, grids, shows=shows, layers=(layer.name,), prefer=entry.first)

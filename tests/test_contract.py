@@ -117,7 +117,9 @@ LAYERS = {
         own="netlens.drawing netlens.lenses.{lens}", foreign="rich PIL numpy", never="torch torchvision typer netlens.cli"
     ),
     r"netlens/lenses/(\w+)/measure\.py": Layer(
-        own="netlens.probing netlens.lenses.{lens}", foreign="torch", never="rich typer PIL matplotlib netlens.cli netlens.drawing"
+        own="netlens.probing netlens.lenses.{lens}",
+        foreign="torch numpy",
+        never="rich typer PIL matplotlib netlens.cli netlens.drawing",
     ),
     r"netlens/lenses/(\w+)/(rules|report)\.py": Layer(own="netlens.lenses.{lens}", never="torch rich typer PIL netlens.cli"),
     r"netlens/lenses/(\w+)/\w+\.py": Layer(

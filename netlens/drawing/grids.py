@@ -33,12 +33,13 @@ def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[I
         empty = Captions(grid.title, grid.subtitle, joined(grid.footnote, "there is nothing to show"))
         return [empty.page((0, 0), lambda canvas, x, y: None, None)]
     spacing = Spacing.of(grid.tiles)
+    count, tall, wide = grid.tiles.values.shape[:3]
+    overhang = max(0, spacing.head - wide)
     room = (
         max(64, tallest - reserved(1) - spacing.above - spacing.lead - 2),
-        max(64, widest - 2 * MARGIN - spacing.left - spacing.head - 2),
+        max(64, widest - 2 * MARGIN - spacing.left - overhang - 2),
     )
-    count, tall, wide = grid.tiles.values.shape[:3]
-    chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + spacing.head + 2)
+    chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + overhang + 2)
     painter = Painter.of(grid.tiles, grid.scale, chosen.zoom)
     parts = list(chosen.pages(count))
     numbers = [f"page {number} of {len(parts)}" if len(parts) > 1 else "" for number in range(1, len(parts) + 1)]

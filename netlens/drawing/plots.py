@@ -31,8 +31,7 @@ class Column:
 
     heading: str
     values: Sequence[float | None]
-    log: bool = False  # on a scale of powers of ten; what is 0 stands at the very left
-    share: bool = False  # of 0..1, in percent
+    log: bool = False  # on a scale of powers of ten, what is 0 at the very left; else a share of 0..1, in percent
     ceiling: Sequence[float] | None = None  # what no value exceeds, in grey
 
 
@@ -48,16 +47,14 @@ class Axis:
     @classmethod
     def of(cls, column: Column) -> Axis:
         """Choose round ends, and ticks between them."""
-        if column.share:
+        if not column.log:
             return cls(0, 1, False, ((0, "0"), (0.5, "50 %"), (1, "100 %")))
         found = [value for value in (*column.values, *(column.ceiling or ())) if value is not None and isfinite(value)]
-        if column.log:
-            powers = [log10(value) for value in found if value > 0] or [0.0]
-            low, high = floor(min(powers)), max(ceil(max(powers)), floor(min(powers)) + 1)
-            step = ceil((high - low) / (TICKS - 1))
-            return cls(low, high, True, tuple((10.0**power, significant(10.0**power)) for power in range(low, high + 1, step)))
-        least, most = min(0.0, *found, 0.0), max(0.0, *found, 0.0)
-        return cls(least, most if most > least else least + 1, False, tuple((end, significant(end)) for end in (least, most)))
+        powers = [log10(value) for value in found if value > 0] or [0.0]
+        low = min(floor(min(powers)), 307)
+        high = max(min(ceil(max(powers)), 308), low + 1)  # 1e309 is no float
+        step = ceil((high - low) / (TICKS - 1))
+        return cls(low, high, True, tuple((10.0**power, significant(10.0**power)) for power in range(low, high + 1, step)))
 
     def place(self, value: float) -> float:
         """Return where a number stands, in pixels from the left of the column."""
@@ -141,10 +138,10 @@ def _curve(column: Column, axis: Axis, pitch: int, marks: Mapping[int, str]) -> 
     for value, _ in axis.ticks:
         across = axis.place(value) * SHARPER
         pen.line((across, 0, across, image.height), FAINT, SHARPER)
-    if column.ceiling is not None:
-        pen.line([point for _, _, point in _points(column.ceiling, axis, pitch)], GREY, SHARPER)
     points = _points(column.values, axis, pitch)
-    pen.line([point for _, _, point in points], LINE, 2 * SHARPER - 1, joint="curve")
+    for line, colour, thick in ((_points(column.ceiling or (), axis, pitch), GREY, SHARPER), (points, LINE, 2 * SHARPER - 1)):
+        if len(line) > 1:
+            pen.line([point for _, _, point in line], colour, thick, joint="curve")
     for index, value, (across, down) in points:
         if pitch >= DOTTED or index in marks or len(points) == 1:
             size = (3.5 if index in marks else 2.5) * SHARPER

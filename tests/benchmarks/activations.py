@@ -2,7 +2,8 @@
 
 Beside netlens stand forward hooks as they are pasted from forum answers: mean, standard deviation, least, greatest, share of zeros and
 "any NaN" of each leaf, each fetched by `.item()`. All three run the same batch of 8 pictures in turns in this process, every other turn
-with one thread, since threads that wait for a core that others took measure the others; the best time of each counts. Building the rows at the end, once a run however many batches it has, is timed by itself.
+with one thread: where other processes take a core, threads that wait for each other take several times as long. The best time of each
+counts. Building the rows at the end, once a run however many batches it has, is timed by itself.
 """
 
 from __future__ import annotations

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netlens.drawing.album import Folder, write, write_grids, write_pages
+from netlens.drawing.grids import Grid
 from netlens.lenses.featuremaps import figures
+from netlens.lenses.featuremaps.attention_figures import head_grids, rollout_grid, sheet_grids, token_grids
+from netlens.lenses.featuremaps.attention_shown import Shown as Attention
+from netlens.lenses.featuremaps.means import mean_grid
 from netlens.lenses.featuremaps.report import LayerActivity
 from netlens.parts import Picture
 
@@ -67,6 +71,11 @@ def draw(
     of_sheet = [(layer, maps(layer)) for layer in figures.stages(layers)]
     image = figures.sheet(f"{title} · feature maps", of_sheet, shown.inputs)
     yield write(folder, "sheet", image, shows="sheet", layers=names, scale="each tile its own", prefer=True)
+    for sample, name in enumerate(shown.names[:1] if not shown.inputs else shown.names):
+        picture = shown.inputs[sample] if shown.inputs else None
+        found = mean_grid(f"{title} · mean maps · {name}", [(layer, maps(layer)) for layer in layers], sample, picture)
+        if found is not None:
+            yield from write_grids(folder, f"mean-{Path(name).stem}", [found], shows="mean maps", layers=names)
     image = figures.depth_profile(f"{title} · from layer to layer", layers, alarms)
     yield write(folder, "profile", image, shows="profile", layers=names, scale="", prefer=True)
     images = figures.histogram_page(f"{title} · activations", layers, alarms)
@@ -81,3 +90,36 @@ def _mean_maps(layer: LayerActivity, values: np.ndarray, shown: Shown, folder: F
     for path, geometry, sample in zip(shown.photos, shown.geometries, values, strict=False):
         image = figures.mean_map(layer, sample, open_image(path).image, geometry)
         yield write(folder, f"{layer.name}-mean-{path.stem}", image, shows="mean map", layers=(layer.name,), scale="common")
+
+
+def draw_attention(
+    layers: Sequence[Attention], rolled: np.ndarray | None, shown: Shown, *, title: str, scale: str, folder: Folder
+) -> Iterator[Picture]:
+    """Write the pictures of attention: where each head of each layer looks, all of them on a sheet, and the rollout.
+
+    Args:
+        layers: what was kept of each, in the order in which they ran.
+        rolled: attention rollout, (n, L, L), where there is one.
+        shown: the samples.
+        title: what the user calls the model.
+        scale: "each" head its own, or "common".
+        folder: where they are written.
+    """
+    for each in layers:
+        grids = [grid for sample in range(len(each.rows)) for grid in _of_attention(each, sample, shown, scale)]
+        yield from write_grids(folder, f"attention-{each.layer.name}", grids, shows="attention", layers=(each.layer.name,))
+    names = tuple(each.layer.name for each in layers)
+    if layers:
+        grids = sheet_grids(f"{title} · attention", layers, 0, scale=scale)
+        yield from write_grids(folder, "attention", grids, shows="attention", layers=names, prefer=True)
+    if rolled is not None and layers:
+        row = 0 if layers[0].layer.prefix else None
+        grid = rollout_grid(f"{title} · attention rollout", rolled, layers[0].layer, row, shown.inputs)
+        yield from write_grids(folder, "rollout", [grid], shows="rollout", layers=names)
+
+
+def _of_attention(each: Attention, sample: int, shown: Shown, scale: str) -> list[Grid]:
+    picture = shown.inputs[sample] if sample < len(shown.inputs) else None
+    if each.whole is not None:
+        return token_grids(each, sample)
+    return head_grids(each, sample, picture, scale=scale)

@@ -215,7 +215,7 @@ class AttentionRecorder:
         if layer.queries == 1:
             return 0, "its only query"
         if grid is not None and prefix:
-            return 0, "class token" if prefix == 1 else f"token 0, the first of {prefix} before the patches"
+            return 0, "the class token" if prefix == 1 else f"token 0, the first of {prefix} before the patches"
         if windows > 1 and grid is not None:
             return grid[0] // 2 * grid[1] + grid[1] // 2, f"token {grid[0] // 2},{grid[1] // 2}{per_window}"
         return None, f"mean over all queries{per_window}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from posixpath import commonprefix
 
 import numpy as np
 
+from netlens.drawing.captions import significant
 from netlens.drawing.grids import Grid, Scale, Tiles
 from netlens.drawing.numbers import percent
 from netlens.drawing.text import elided, font
@@ -17,7 +19,6 @@ __all__ = ["head_grids", "rollout_grid", "sheet_grids", "token_grids"]
 LISTED = 24  # tokens that a footnote lists
 LABELLED = 48  # tokens that stand along both sides of a map
 WORD = 60  # pixels of a token beside a map
-WEIGHT = "attention weight"
 
 
 def head_grids(shown: Shown, sample: int, picture: np.ndarray | None = None, *, scale: str = "each") -> list[Grid]:
@@ -29,27 +30,25 @@ def head_grids(shown: Shown, sample: int, picture: np.ndarray | None = None, *, 
         picture: that it looks at, (H, W, 3) uint8.
         scale: "each" head its own, or "common". A head that looks at one patch would make all others dark.
     """
-    if shown.rows is None:
-        return []
     rows = _with_mean(shown.rows[sample])
     maps = _folded(rows, shown.layer)
     pictures = () if picture is None or shown.layer.grid is None else (picture,)
-    tiles = np.concatenate([np.zeros((len(pictures), *maps.shape[1:]), maps.dtype), maps])
-    labels = ("input",) * len(pictures) + ("mean", *map(str, range(len(rows) - 1)))
-    heads = len(rows) - 1
-    subtitle = f"where {shown.query} looks" if shown.query[:4] != "mean" else f"what is looked at, {shown.query}"
-    words = f"{subtitle}: mean of heads, and {heads} head{'s' * (heads > 1)}"
+    labels = tuple(f"{name} · max {significant(float(tile.max()))}" for name, tile in zip(_names(len(rows) - 1), maps, strict=True))
+    words = f"{_whose(shown)}: mean of heads, and {_heads(shown.layer)}"
     foot = _elsewhere(rows, shown.layer)
-    return [Grid(_title(shown.layer), Tiles(tiles, labels, pictures=pictures), _scale(tiles, scale), words, foot)]
+    return [Grid(_title(shown.layer), Tiles(maps, labels, pictures=pictures), _scale(maps, scale), words, foot)]
 
 
 def sheet_grids(title: str, shown: Sequence[Shown], sample: int, *, scale: str = "each") -> list[Grid]:
-    """Show all layers (rows) and heads (columns) at once, after the mean over heads; layers of another form on a grid of their own."""
-    forms: dict[tuple[int, ...], list[Shown]] = {}
+    """Show all layers (rows) and heads (columns) at once, after the mean over heads: rows over the patches, or token x token maps.
+
+    Layers of another form stand on a grid of their own.
+    """
+    forms: dict[tuple[tuple[int, ...], str], list[tuple[Shown, np.ndarray]]] = {}
     for each in shown:
-        if each.rows is not None:
-            forms.setdefault((each.layer.heads, *(each.layer.grid or (1, each.layer.keys))), []).append(each)
-    return [_sheet(title, layers, sample, scale) for layers in forms.values()]
+        maps = _tiles(each, sample)
+        forms.setdefault((maps.shape, each.query), []).append((each, maps))
+    return [_sheet(title, layers, scale) for layers in forms.values()]
 
 
 def rollout_grid(title: str, rolled: np.ndarray, layer: AttentionLayer, row: int | None, pictures: Sequence[np.ndarray] = ()) -> Grid:
@@ -65,43 +64,37 @@ def rollout_grid(title: str, rolled: np.ndarray, layer: AttentionLayer, row: int
     rows = rolled.mean(axis=1) if row is None else rolled[:, row]
     maps = _folded(rows, layer)
     pictures = tuple(pictures[: len(maps)]) if layer.grid else ()
-    tiles = np.concatenate([np.zeros((len(pictures), *maps.shape[1:]), maps.dtype), maps])
-    labels = tuple(f"input {number}" for number in range(len(pictures))) + tuple(map(str, range(len(maps))))
-    whose = "all tokens, on average" if row is None else "class token" if row < layer.prefix else f"token {row}"
-    words = (
-        f"attention rollout: what {whose}, is made of after all layers" if row is None else f"attention rollout: what {whose} is made of"
-    )
-    foot = f"{_elsewhere(rows, layer)}; product over layers of (A + I) / 2, A the mean over heads (Abnar and Zuidema 2020)"
-    return Grid(title, Tiles(tiles, labels, pictures=pictures), _scale(tiles, "each"), words, foot.removeprefix("; "))
+    tiles = Tiles(maps, columns=len(maps) if len(pictures) > 1 else None, pictures=pictures)
+    whose = "all tokens, on average, are" if row is None else "the class token is" if row < layer.prefix else f"token {row} is"
+    foot = [_elsewhere(rows, layer), "product over layers of (A + I) / 2, A the mean over heads (Abnar and Zuidema 2020)"]
+    words = f"attention rollout: of which tokens {whose} made after all layers, if values are only mixed"
+    return Grid(title, tiles, _scale(maps, "each"), words, "; ".join(filter(None, foot)))
 
 
-def token_grids(shown: Shown, sample: int, tokens: Sequence[str] = (), *, heads: Sequence[int] | None = None) -> list[Grid]:
+def token_grids(shown: Shown, sample: int, tokens: Sequence[str] = (), *, heads: Sequence[int] = ()) -> list[Grid]:
     """Show token x token maps: every head as a tile, then the mean over heads, and each of `heads`, with the tokens beside it.
 
     Args:
         shown: what was kept of the layer, whole.
         sample: the number among the samples kept.
         tokens: the words of the sample, by which both sides are labelled; else numbers.
-        heads: that get a grid of their own; None: none.
+        heads: that get a grid of their own, too.
     """
     if shown.whole is None:
         return []
     maps = _with_mean(shown.whole[sample])
     _, queries, keys = maps.shape
-    title, most = _title(shown.layer), f"the first {queries} tokens" if queries < shown.layer.queries else ""
+    title = _title(shown.layer)
     words = "queries downwards, keys to the right: each row sums to 1"
+    if queries < shown.layer.queries or keys < shown.layer.keys:
+        words = f"queries downwards, keys to the right: the first {queries} × {keys} tokens"
     names = tuple(tokens) if len(tokens) >= max(queries, keys) else ()
-    listed = " ".join(f"{index} {name}" for index, name in enumerate(names[:LISTED])) + (" …" if len(names) > LISTED else "")
-    labels = ("mean", *map(str, range(len(maps) - 1)))
-    all_heads = Grid(
-        title, Tiles(maps, labels), _scale(maps, "common"), "; ".join(filter(None, (words, most))), listed and f"tokens: {listed}"
-    )
-    single = [0, *(head + 1 for head in heads or ())] if max(queries, keys) <= LABELLED else []
-    return [all_heads, *(_labelled(f"{title} · {_head(labels[index])}", maps[index], names, words) for index in single)]
-
-
-def _head(label: str) -> str:
-    return "mean of heads" if label == "mean" else f"head {label}"
+    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names[:LISTED])) + (" …" if len(names) > LISTED else "")
+    labels = _names(len(maps) - 1)
+    every = Grid(title, Tiles(maps, labels), _scale(maps, "common"), words, listed and f"tokens: {listed}")
+    single = [0, *(head + 1 for head in heads)] if max(queries, keys) <= LABELLED else []
+    titles = [f"{title} · head {labels[index]}" if index else f"{title} · mean of heads" for index in single]
+    return [every, *(_labelled(heading, maps[index], names, words) for heading, index in zip(titles, single, strict=True))]
 
 
 def _labelled(title: str, weights: np.ndarray, names: Sequence[str], words: str) -> Grid:
@@ -112,20 +105,48 @@ def _labelled(title: str, weights: np.ndarray, names: Sequence[str], words: str)
     return Grid(title, tiles, _scale(weights, "common"), words)
 
 
-def _sheet(title: str, layers: Sequence[Shown], sample: int, scale: str) -> Grid:
-    rows = [_with_mean(each.rows[sample]) for each in layers if each.rows is not None]
-    tiles = np.concatenate([_folded(part, each.layer) for part, each in zip(rows, layers, strict=True)])
-    heads = layers[0].layer.heads
-    names = tuple(each.layer.name for each in layers)
-    words = f"{layers[0].query}: {len(layers)} layers (downwards), mean of heads and {heads} heads (to the right)"
-    columns = ("mean", *map(str, range(heads)))
-    return Grid(title, Tiles(tiles, columns=heads + 1, row_labels=names, column_labels=columns), _scale(tiles, scale), words)
+def _sheet(title: str, layers: Sequence[tuple[Shown, np.ndarray]], scale: str) -> Grid:
+    first = layers[0][0]
+    tiles = np.concatenate([maps for _, maps in layers])
+    common, names = _apart([each.layer.name for each, _ in layers])
+    columns = _names(first.layer.heads)
+    whose = _whose(first) if first.whole is None else "token × token (queries downwards)"
+    words = f"{whose}: {common} (downwards), mean of heads and {_heads(first.layer)} (to the right)"
+    return Grid(title, Tiles(tiles, columns=len(columns), row_labels=names, column_labels=columns), _scale(tiles, scale), words)
+
+
+def _tiles(shown: Shown, sample: int) -> np.ndarray:
+    if shown.whole is not None:
+        return _with_mean(shown.whole[sample])
+    return _folded(_with_mean(shown.rows[sample]), shown.layer)
+
+
+def _apart(names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Take off what all names begin and end with: blocks.0.attn, blocks.1.attn -> "blocks.*.attn" and 0, 1."""
+    parts = [name.split(".") for name in names]
+    if len(parts) == 1:
+        return names[0], (".".join(parts[0][-2:]),)
+    begin = len(commonprefix(parts))
+    end = min(len(commonprefix([part[::-1] for part in parts])), min(map(len, parts)) - begin)
+    inner = tuple(".".join(part[begin : len(part) - end]) for part in parts)
+    return ".".join([*parts[0][:begin], "*", *parts[0][len(parts[0]) - end :]]), inner
+
+
+def _whose(shown: Shown) -> str:
+    return f"where {shown.query} looks" if not shown.query.startswith("mean") else f"what is looked at, {shown.query}"
+
+
+def _heads(layer: AttentionLayer) -> str:
+    return f"{layer.heads} head{'s' * (layer.heads > 1)}"
+
+
+def _names(heads: int) -> tuple[str, ...]:
+    return ("mean", *map(str, range(heads)))
 
 
 def _title(layer: AttentionLayer) -> str:
     """Name a layer: "blocks.0.attn · 12 heads · 197 × 197"."""
-    heads = f"{layer.heads} head{'s' * (layer.heads > 1)}"
-    return " · ".join(filter(None, (layer.name, "attention", heads, f"{layer.queries} × {layer.keys}")))
+    return " · ".join(filter(None, (layer.name, "attention", _heads(layer), f"{layer.queries} × {layer.keys}")))
 
 
 def _with_mean(maps: np.ndarray) -> np.ndarray:
@@ -152,4 +173,4 @@ def _elsewhere(rows: np.ndarray, layer: AttentionLayer) -> str:
 
 def _scale(tiles: np.ndarray, scale: str) -> Scale:
     limit = float(np.nanmax(tiles, initial=0)) if scale == "common" else None
-    return Scale(signed=False, limit=limit, unit=WEIGHT)
+    return Scale(signed=False, limit=limit, unit="weight")

@@ -26,8 +26,8 @@ class Shown:
     """What is kept of one layer, for the samples that are shown."""
 
     layer: AttentionLayer
-    query: str  # whose attention `rows` is: "class token", "patch 3,4", "mean over all queries"
-    rows: np.ndarray | None  # (n, heads, keys)
+    query: str  # whose attention `rows` is: "the class token", "patch 3,4", "mean over all queries"
+    rows: np.ndarray  # (n, heads, keys)
     whole: np.ndarray | None  # (n, heads, queries, keys), of tokens that are no picture; of many, the first ones
 
 

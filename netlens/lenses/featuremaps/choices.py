@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from netlens.errors import UsageError
 
-USUAL, FEATURES = 64, 8192  # channels with a map, and features without, that are shown unless told otherwise
-
 _PART = re.compile(r"(\d+)|(\d*):(\d*)")
 
 Channels = int | tuple[range, ...]  # so many, or these: a range may end beyond the last channel
+USUAL: Channels | None = None  # as many as can be read: fewer maps than features, which are one number each
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Options:
     """What the user may choose about pictures of feature maps."""
 
     scale: str = "common"  # or "each": each channel its own
-    channels: Channels | None = None  # None: 64 of those with a map; a feature is one number, and so many more
+    channels: Channels | None = USUAL
     sort: str = "index"  # or "variance", "mean": the largest first
 
 

@@ -7,12 +7,13 @@ from math import ceil, sqrt
 import numpy as np
 
 from netlens.drawing.paint import area_means
-from netlens.lenses.featuremaps.choices import FEATURES, USUAL, Channels, Options
+from netlens.lenses.featuremaps.choices import Channels, Options
 
+MAPS, FEATURES = 64, 8192  # channels with a map, and features without, that are shown unless told otherwise
 PAGE = 2_700_000  # pixels of a page that tiles can fill
 SHARP, LONG = 112, 1200  # pixels: a map is not reduced below that, and a strip not below its share of this
 LINE = 128  # features beside each other: each is 5 pixels wide
-SLICES = 8  # of a film, side by side in a tile
+SLICES = 8  # of a film, side by side
 
 
 def chosen(maps: np.ndarray, options: Options) -> tuple[np.ndarray, str]:
@@ -21,7 +22,7 @@ def chosen(maps: np.ndarray, options: Options) -> tuple[np.ndarray, str]:
     Sorted, the largest come first, also before a number of them is taken; a channel with what is not finite comes before all.
     """
     count = maps.shape[1]
-    wanted = options.channels or (FEATURES if all(size == 1 for size in maps.shape[2:]) else USUAL)
+    wanted = options.channels or (FEATURES if all(size == 1 for size in maps.shape[2:]) else MAPS)
     indices = listed(wanted, count)
     by = ""
     if options.sort != "index" and count > 1:
@@ -58,22 +59,16 @@ def strongest(maps: np.ndarray) -> np.ndarray:
     return np.argsort(-np.square(values).mean(axis=1), kind="stable")
 
 
-def flat(maps: np.ndarray) -> tuple[np.ndarray, str]:
-    """Give maps (n, C, *grid) a grid of rows and columns, and say how: time to the right in one row, slices of a film side by side."""
-    if maps.ndim == 3:
-        return maps[:, :, None], "each channel from left to right"
-    if maps.ndim == 4:
-        return maps, ""
+def flat(maps: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Give maps (n, C, *grid) rows and columns: (n, C, slices, h, w), and which slices; a strip in time has one row.
+
+    Of a third dimension - time, windows - up to `SLICES` slices are kept, evenly spread.
+    """
+    if maps.ndim < 5:
+        return maps.reshape(*maps.shape[:2], 1, *(maps.shape[2:] if maps.ndim == 4 else (1, maps.shape[2]))), [0]
     films = maps.reshape(*maps.shape[:2], -1, *maps.shape[-2:])
-    count = films.shape[2]
-    shown = np.unique(np.linspace(0, count - 1, min(count, SLICES)).round().astype(int))
-    words = f"slices {', '.join(map(str, shown))} of {count} side by side" if count > 1 else ""
-    wide = films.shape[-1]
-    gap = max(1, wide // 16) if count > 1 else 0
-    joined = np.zeros((*maps.shape[:2], films.shape[-2], len(shown) * (wide + gap) - gap), films.dtype)
-    for place, index in enumerate(shown):
-        joined[..., place * (wide + gap) : place * (wide + gap) + wide] = films[:, :, index]
-    return joined, words
+    kept = np.linspace(0, films.shape[2] - 1, min(films.shape[2], SLICES)).round().astype(int).tolist()
+    return films[:, :, kept], kept
 
 
 def reduced(tiles: np.ndarray, columns: int) -> tuple[np.ndarray, str]:

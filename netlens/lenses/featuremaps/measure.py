@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netlens.lenses.featuremaps.attention import AttentionRecorder
 from netlens.lenses.featuremaps.nonfinite import FirstNonFinite
 from netlens.lenses.featuremaps.outputs import OutputStatistics
 from netlens.lenses.featuremaps.report import LayerActivity, NonFinite, OutputFacts
 from netlens.lenses.featuremaps.statistics import Accumulator
 from netlens.probing.activations import Output, watched
+from netlens.probing.attention_maps import attended
 from netlens.probing.leaves import leaves
 from netlens.probing.tokens import Layouts, as_maps
 from netlens.probing.untouched import seeded
@@ -73,6 +75,7 @@ def measure(
     select: Select | None = None,
     keep: int = 0,
     around: Callable[[], Any] = ExitStack,
+    attention: AttentionRecorder | None = None,
     step: Callable[[], object] = lambda: None,
 ) -> Measured:
     """Run `model` in eval mode on all batches, once, and measure every layer.
@@ -82,7 +85,8 @@ def measure(
         batches: positional and named arguments, on the model's device; from the start each time.
         select: of the names and types of all layers, the indices of those to measure; None: all.
         keep: samples whose maps are kept.
-        around: a context for each pass: autocast, or who looks at attention.
+        around: a context for each pass: autocast.
+        attention: looks at every attention map as well.
         step: called after each batch.
 
     Raises:
@@ -92,7 +96,7 @@ def measure(
     if select is not None:
         names, types = listed(model, next(batches()))
         wanted = {names[index] for index in select(names, types)}
-    pass_ = _Pass(model, wanted, keep)
+    pass_ = _Pass(model, wanted, keep, attention)
     with running(model):
         for args, kwargs in batches():
             pass_.run(args, kwargs, around)
@@ -112,8 +116,8 @@ def measure(
 class _Pass:
     """Sums over batches."""
 
-    def __init__(self, model: nn.Module, wanted: set[str] | None, keep: int) -> None:
-        self._model, self._wanted, self._keep = model, wanted, keep
+    def __init__(self, model: nn.Module, wanted: set[str] | None, keep: int, attention: AttentionRecorder | None) -> None:
+        self._model, self._wanted, self._keep, self._attention = model, wanted, keep, attention
         self._layouts = Layouts(model)
         self.statistics, self.output = Accumulator(), OutputStatistics()
         self.maps: dict[str, Maps] = {}
@@ -125,9 +129,19 @@ class _Pass:
         self._layouts.begin((args, kwargs))
         self.samples += _batch_size((args, kwargs))
         self._add_input((args, kwargs))
-        with around(), watched(self._model, self._look):
+        with around(), watched(self._model, self._look), self._attended((args, kwargs)):
             result = self._model(*args, **kwargs)
         self.output.add(result)
+
+    @contextmanager
+    def _attended(self, inputs: Any) -> Iterator[None]:
+        if self._attention is None:
+            yield
+            return
+        picture = next((tensor.shape[2:] for _, tensor in leaves(inputs) if tensor.dim() == 4), None)
+        self._attention.begin(_batch_size(inputs), None if picture is None else (picture[0], picture[1]))
+        with attended(self._model, self._attention.look):
+            yield
 
     def _look(self, output: Output) -> None:
         layout = self._layouts.of(output)

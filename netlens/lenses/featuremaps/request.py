@@ -14,6 +14,7 @@ from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
+from netlens.lenses.featuremaps.attention_shown import Query, parse_query
 from netlens.lenses.featuremaps.choices import USUAL, Options, parse_channels
 from netlens.lenses.featuremaps.report import FeaturemapsReport
 from netlens.loading.asked import AskedModel, texts_of
@@ -49,7 +50,8 @@ class Request:
     layers: tuple[str, ...]
     options: Options
     attention: bool
-    query: str | None
+    attention_scale: str
+    query: Query | None
     mean_maps: bool
     pictures: bool
     device: str
@@ -87,7 +89,8 @@ class Request:
                 sort=asked.get("sort") or "index",
             ),
             attention=bool(asked.get("attention") or asked.get("query")),
-            query=asked.get("query"),
+            attention_scale=asked.get("scale") or "each",
+            query=parse_query(asked["query"]) if asked.get("query") else None,
             mean_maps=bool(asked.get("mean_maps")),
             pictures=bool(asked.get("pictures", True)),
             device=parse_compute_device(asked.get("device") or "auto", "featuremaps"),
@@ -162,24 +165,32 @@ def _report(request: Request, folder: Pictures) -> FeaturemapsReport:
 
 
 def _drawn(request: Request, found: Ran, folder: Pictures) -> tuple[Picture, ...]:
-    from netlens.lenses.featuremaps.album import draw
+    from netlens.lenses.featuremaps.album import draw, draw_attention
     from netlens.lenses.featuremaps.rules import alarms
 
     layers = [layer for layer in found.report.layers if found.maps[layer.name].count]
+    title = request.model.spec.text
     with console.progress("drawing", len(layers)) as step:
-        return tuple(
+        pictures = tuple(
             draw(
                 layers,
                 lambda layer: found.maps[layer.name].joined(),
                 found.shown,
                 request.options,
-                title=request.model.spec.text,
+                title=title,
                 mean_maps=request.mean_maps,
                 alarms=alarms(found.report),
                 folder=folder,
                 step=step,
             )
         )
+    if found.attention is None:
+        return pictures
+    whose = found.attention.shown()
+    return (
+        *pictures,
+        *draw_attention(whose, found.attention.rollout(), found.shown, title=title, scale=request.options.scale, folder=folder),
+    )
 
 
 def _emit(request: Request, report: FeaturemapsReport, form: ReportFormat, fail_on: FailLevel) -> int:

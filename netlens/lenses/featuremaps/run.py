@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from netlens.errors import InputError, NetlensError
 from netlens.lenses.featuremaps.album import Shown
+from netlens.lenses.featuremaps.attention import AttentionRecorder
 from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, measure
 from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
 from netlens.loading import feeding
@@ -41,6 +42,7 @@ class Ran:
     report: FeaturemapsReport
     maps: dict[str, Maps]
     shown: Shown
+    attention: AttentionRecorder | None
 
 
 def ran(request: Request, progress: Progress, say: Callable[[str], None], step: Callable[[], object]) -> Ran:
@@ -66,9 +68,12 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
     ):
         samples = _samples(request, found)
         peak = watch_peak(device.torch_device)
-        measured, shown = _measured(request, model, samples, device, step)
+        attention = AttentionRecorder(request.query, SHOWN if request.pictures else 0) if request.attention else None
+        measured, shown = _measured(request, model, samples, device, attention, step)
         report = _report(request, found, samples, measured, device, peak().allocated)
-    return Ran(report, measured.maps, _shown(shown, samples.preprocessing))
+    if attention is not None:
+        report = replace(report, attention=attention.layers())
+    return Ran(report, measured.maps, _shown(shown, samples.preprocessing), attention)
 
 
 def _samples(request: Request, found: Valued) -> Samples:
@@ -93,7 +98,12 @@ def _preprocessing_or_none(preprocessing: Callable[[], Preprocessing]) -> Prepro
 
 
 def _measured(
-    request: Request, model: nn.Module, samples: Samples, device: Device, step: Callable[[], object]
+    request: Request,
+    model: nn.Module,
+    samples: Samples,
+    device: Device,
+    attention: AttentionRecorder | None,
+    step: Callable[[], object],
 ) -> tuple[Measured, Batch | None]:
     first: list[Batch] = []
     current: list[Arguments] = [((), {})]
@@ -117,6 +127,7 @@ def _measured(
             select=chosen if request.layers else None,
             keep=SHOWN if request.pictures else 0,
             around=lambda: autocasting(device.torch_device, request.autocast),
+            attention=attention,
             step=step,
         )
     except Exception as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import isnan, prod, sqrt
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +78,7 @@ class LayerStatistics:
         rest = (self._high.amax(), self._low.amin(), dead, constant, self._sampled.between(), *self._sampled.channels())
         return torch.cat([self._values, packed(rest, like=self._values)]), self._sampled.elements.rows()
 
-    def activity(self, index: int, final: bool, numbers: Sequence[float], values: np.ndarray[Any, Any]) -> LayerActivity:
+    def activity(self, index: int, final: bool, numbers: Sequence[float], values: Any) -> LayerActivity:
         """Turn what `packed` gave, now fetched, into the report.
 
         With n finite elements x: mean = sum x / n; rms = sqrt(sum x^2 / n); std = sqrt(rms^2 - mean^2), of the sample where that has lost
@@ -89,6 +89,8 @@ class LayerStatistics:
         nan, infinite = int(known["nan"]), int(known["infinite"])
         count = self.elements - nan - infinite
         clean = not nan and not infinite and count > 0
+        import numpy as np
+
         values = values[np.isfinite(values)].astype(np.float64)
         some = count > 0 and len(values) > 0
         mean, square = (known["total"] / count, known["squares"] / count) if some else (0.0, 0.0)
@@ -139,10 +141,11 @@ def _whole(number: float) -> int | None:
     return None if isnan(number) else int(number)
 
 
-def _histogram(values: np.ndarray[Any, Any], low: float, high: float, sampled: bool) -> Histogram:
+def _histogram(values: Any, low: float, high: float, sampled: bool) -> Histogram:
     scale = BINS / (high - low) if high > low else 0.0
-    places = ((values - low) * scale).astype(np.int64).clip(0, BINS - 1)
-    return Histogram(low, high, tuple(np.bincount(places, minlength=BINS).tolist()), sampled)
+    places = ((values - low) * scale).astype("int64").clip(0, BINS - 1)
+    counts = torch.bincount(torch.from_numpy(places), minlength=BINS)
+    return Histogram(low, high, tuple(counts.tolist()), sampled)
 
 
 class Accumulator:
@@ -170,22 +173,24 @@ class Accumulator:
         samples = iter(_fetched([values for _, values in filter(None, packs)]))
         return tuple(
             layer.activity(
-                index, index >= self._last_weighted, *((), np.empty(0)) if pack is None else (next(fetched).tolist(), next(samples))
+                index,
+                index >= self._last_weighted,
+                *((), torch.empty(0).numpy()) if pack is None else (next(fetched).tolist(), next(samples)),
             )
             for index, (layer, pack) in enumerate(zip(self._layers.values(), packs, strict=True))
         )
 
 
-def _fetched(tensors: list[Tensor]) -> list[np.ndarray[Any, Any]]:
+def _fetched(tensors: list[Tensor]) -> list[Any]:
     """Bring tensors to the host, those of one device and type together."""
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for place, tensor in enumerate(tensors):
         groups.setdefault((tensor.device, tensor.dtype), []).append(place)
-    found: list[np.ndarray[Any, Any]] = [np.empty(0)] * len(tensors)
+    found: list[Any] = [None] * len(tensors)
     for places in groups.values():
         parts = [tensors[place] for place in places]
         joined = torch.cat(parts).cpu().numpy() if not parts[0].is_cpu else None
-        ends = np.cumsum([len(part) for part in parts])
+        ends = accumulate(len(part) for part in parts)
         for place, end in zip(places, ends, strict=True):
             found[place] = tensors[place].numpy() if joined is None else joined[end - len(tensors[place]) : end]
     return found

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 PIECE = 1 << 19  # elements of a CPU tensor that are read together: 2 MB, so that the second look finds them in the cache
 PIECE_ELSEWHERE = 1 << 24  # on accelerators launches cost more than memory; this bounds what their float64 copy takes
 BLOCK = 1 << 16  # squares that are added up in float32 before float64 goes on
-ENERGIES = 1 << 17  # elements of a batch whose energies are compared: whole samples, at least one
+ENERGIES = 1 << 17  # elements of a batch whose energies are compared: whole samples; of a sample that is larger, every s-th channel
 SAFE = (1e-12, 1e15)  # largest magnitudes whose squares, summed, keep their digits in float32
 SATURATED = 0.95  # y^2 of tanh: 1 - y^2 < 0.05; (2 y - 1)^2 of sigmoid: 4 y (1 - y) < 0.05
 SATURATING = ("tanh", "sigmoid")
@@ -64,7 +63,9 @@ def sums(rows: Tensor, channel_axis: int, activation: str | None) -> Sums:
     of_maps = torch.cat([piece.of_maps.to(dtype) for piece in found])
     flat = of_maps.square().sum() / rows.shape[3 - channel_axis]
     careful = any(piece.careful for piece in found)
-    shares = _shares(_finite(rows[: max(1, ENERGIES // each)], careful), channel_axis)
+    some = rows[: max(1, ENERGIES // each)]
+    step = -(-each // ENERGIES)
+    shares = _shares(_finite(some[:, ::step] if channel_axis == 1 else some[..., ::step], careful), channel_axis)
     counts = (sum(piece[place] for piece in found) for place in range(1, 6))
     squares, *others = counts
     values = packed((of_maps.sum(), squares, flat, *others, *shares), like=of_maps)
@@ -98,6 +99,8 @@ def _squares(piece: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """Return the sum of the squares, and how many elements are not 0; on the CPU by numpy, which takes half the time."""
     if not piece.is_cpu:
         return piece.square().sum(), torch.count_nonzero(piece)
+    import numpy as np
+
     flat = piece.view(-1).numpy()
     blocks = (flat[start : start + BLOCK] for start in range(0, len(flat), BLOCK))
     return sum(float(block @ block) for block in blocks), int(np.count_nonzero(flat != 0))
@@ -133,6 +136,8 @@ def _shares(samples: Tensor, channel_axis: int) -> tuple[Tensor | float, Tensor 
         return 0.0, 0.0
     energy, tenth = samples.square().sum(channel_axis), -(-places // 10)
     if energy.is_cpu:  # numpy's selection is several times as fast
+        import numpy as np
+
         strongest = torch.from_numpy(np.partition(energy.numpy(), places - tenth, axis=1)[:, -tenth:]).sum(1, dtype=wide(energy))
     else:
         strongest = energy.topk(tenth, dim=1, sorted=False).values.sum(1, dtype=wide(energy))

@@ -1,0 +1,43 @@
+"""The mean activation of each layer over the picture, all layers on one page: where each of them is busy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from netlens.drawing.grids import Grid, Scale, Tiles
+from netlens.lenses.featuremaps.report import LayerActivity
+
+LEAST_GRID = 2  # rows and columns that a map must have to show a place
+FINEST = 64  # rows or columns of a tile: more would not be seen
+
+
+def mean_grid(title: str, entries: Sequence[tuple[LayerActivity, np.ndarray]], sample: int, picture: np.ndarray | None) -> Grid | None:
+    """Show the mean |activation| over the channels of every layer with places, each on its own scale; None where there is no such layer.
+
+    Absolute values, because the channels of a layer that is not rectified cancel out.
+
+    Args:
+        title: of the page.
+        entries: layers and their maps, (n, C, *grid).
+        sample: which of the n.
+        picture: what the network saw, (H, W, 3) uint8.
+    """
+    placed = [(layer, maps[sample]) for layer, maps in entries if maps.ndim == 4 and min(maps.shape[2:]) >= LEAST_GRID and maps.shape[1]]
+    if not placed:
+        return None
+    size = tuple(min(FINEST, max(maps.shape[axis] for _, maps in placed)) for axis in (1, 2))
+    with np.errstate(invalid="ignore", over="ignore"):
+        means = np.stack([_resized(np.abs(maps.astype(np.float64)).mean(axis=0), size) for _, maps in placed])
+    labels = tuple(layer.name for layer, _ in placed)
+    words = "mean over the channels of |activation|, in the order of the network"
+    tiles = Tiles(means, labels, pictures=() if picture is None else (picture,))
+    return Grid(title, tiles, Scale(signed=False, unit="mean |activation|"), words)
+
+
+def _resized(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Repeat or thin rows and columns to `size`: each pixel is the nearest number."""
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(values.shape, size, strict=True))
+    resized: np.ndarray = values[np.ix_(rows, columns)]
+    return resized

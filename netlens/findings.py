@@ -73,6 +73,19 @@ CODES: dict[str, str] = {
     "bn-stats-stale": "running statistics that are as initialised, beside weights that were trained",
     "untrained-filters": "kernels that cannot be told from random initialisation",
     "weights-unchanged": "weights that are the same in both checkpoints",
+    "act-nonfinite": "a layer puts out nan or infinite values",
+    "output-nonfinite": "the model's output has nan or infinite values",
+    "dead-relu": "channels of a ReLU that are never positive",
+    "saturated": "a tanh or sigmoid that is at its bounds nearly everywhere",
+    "exploding-activations": "activations grow far beyond the size of the input",
+    "vanishing-activations": "activations shrink to nothing on their way through the network",
+    "batch-invariant": "the outputs of different samples are nearly the same",
+    "input-ignored": "the outputs of different samples are the same",
+    "rank-collapse": "all channels of a layer carry one signal",
+    "redundant-channels": "channels of a layer are copies of each other",
+    "attention-collapse": "every token attends to hardly more than one other",
+    "overconfident": "an untrained model is sure of its answers",
+    "constant-output": "one class is predicted for every sample",
 }
 
 

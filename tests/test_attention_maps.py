@@ -472,13 +472,19 @@ def efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return q.softmax(dim=-1) @ (k.softmax(dim=-2).mT @ v)
 
 
+def project(mixed: Tensor) -> Tensor:
+    """Join heads, (N, heads, L, E), mix them by a square layer, and part them again."""
+    joined = mixed.transpose(1, 2).flatten(2)
+    return F.linear(joined, torch.eye(joined.shape[-1])).unflatten(-1, mixed.shape[1::2]).transpose(1, 2)
+
+
 NO_ATTENTION: dict[str, nn.Module] = {
     "classes": Function(lambda x, _k, _v: F.linear(x, torch.ones(7, 4)).softmax(dim=-1)),
     "experts": Function(lambda x, _k, v: F.linear(x, torch.ones(5, 4)).softmax(dim=-1) @ v),
     "scores without values": Function(lambda q, k, _v: (q @ k.mT).softmax(dim=-1)),
     "over the other axis": Function(lambda q, k, v: (q @ k.mT).softmax(dim=-2) @ v),
     "linear attention": Function(efficient),
-    "linear attention after attention without softmax": Function(lambda q, k, v: efficient(q @ k.mT @ v, k, v)),
+    "linear attention twice": Function(lambda q, k, v: efficient(project(efficient(q, k, v)), k, v)),
 }
 
 
@@ -772,7 +778,7 @@ def test_clip():
 
 
 def test_rollout_of_two_layers_by_hand():
-    """(A + I) / 2 of [[1, 0], [1/2, 1/2]] is [[1, 0], [1/4, 3/4]], of [[0, 1], [0, 1]] is [[1/2, 1/2], [0, 1]]; the later one is at the left."""
+    """(A + I) / 2 is [[1, 0], [1/4, 3/4]] of the first and [[1/2, 1/2], [0, 1]] of the second; the later one stands at the left."""
     first = torch.tensor([[[[1.0, 0.0], [0.5, 0.5]]]])
     second = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])
     assert rollout([first, second]).tolist() == [[[0.625, 0.375], [0.25, 0.75]]]

@@ -103,9 +103,9 @@ class Layer:
 
 
 # These themselves use the standard library alone.
-EVERYONE = "netlens netlens.errors netlens.findings netlens.parts netlens.loading.suggest"
+EVERYONE = "netlens netlens.errors netlens.findings netlens.parts netlens.wording netlens.loading.suggest"
 LAYERS = {
-    r"netlens/(__init__|errors|findings|parts|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
+    r"netlens/(__init__|errors|findings|parts|wording|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
     r"netlens/__main__\.py": Layer(own="netlens.cli", never="torch rich"),
     r"netlens/cli/app\.py": Layer(own="netlens.cli netlens.lenses", foreign="typer", never="torch"),
     r"netlens/cli/lean\.py": Layer(own="netlens.cli"),  # stands in for a part of torch, so it names it, inside a function

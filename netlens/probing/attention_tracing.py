@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from netlens.probing.attention_weights import Weights, dot_product_weights, packed_weights, softmax_rows
+from netlens.probing.dispatching import as_without, bound, storage_key, storage_of, tensors
 from netlens.probing.leaves import leaves
 from netlens.probing.paths import Paths, Place, every_call
 
 # Operators arrive taken apart, and whole in inference mode: `matmul` is `bmm` then, `softmax` is `_softmax`.
 PRODUCTS = frozenset({"bmm", "baddbmm", "matmul", "einsum"})
 SOFTMAXES = frozenset({"_softmax", "softmax", "_safe_softmax", "special_softmax"})
+LAYERS = frozenset({"mm", "addmm", "linear"})
 COPIES = frozenset({"_to_copy", "to", "clone", "contiguous"})  # of a parameter, a parameter still: autocast makes them
 RESHAPING = frozenset({"cat", "slice", "expand"})  # change the number of scores, and scores they stay: attention sinks, shared heads
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
@@ -37,11 +40,11 @@ class Attender(Place):
 
 @dataclass(slots=True)
 class _Trace:
-    """What is known of a tensor: that it holds scores, or weights, or (no path) a copy of a parameter."""
+    """What is known of a tensor that holds scores, or weights."""
 
-    path: str | None = None
-    sides: frozenset[int] = frozenset()  # of the scores
-    inner: int = 0  # length of a query
+    path: str  # of the module that multiplied
+    sides: tuple[int, ...]  # of the scores
+    inner: int  # length of a query
     weights: Weights | None = None  # after softmax, until they are multiplied with values
 
 
@@ -56,8 +59,10 @@ class AttentionTracer(TorchDispatchMode):
         self._current: Attender | None = None
         self._look = look
         self._calls: dict[str, int] = {}  # name -> attentions in this pass
-        self._parameters = {_key(tensor) for tensor in (*model.parameters(), *model.buffers())} - {0}
-        self._traces: dict[int, tuple[_Trace, Any]] = {}  # by storage: views share it, and autograd gives out other tensors than it got
+        self._parameters = {storage_key(tensor) for tensor in (*model.parameters(), *model.buffers())} - {0}
+        # By storage: views share it, and autograd gives out other tensors than it got. With what takes them out when it is freed.
+        self._traces: dict[int, tuple[_Trace, Any]] = {}
+        self._copies: dict[int, Any] = {}  # of parameters
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -78,15 +83,15 @@ class AttentionTracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = as_without(func, args, kwargs)
         schema = getattr(func, "_schema", None)
         if schema is None:  # a higher-order operator
             return result
         name = schema.name.partition("::")[2]
         if name.lstrip("_").startswith("scaled_dot_product"):
-            self._fused(_bound(schema, args, kwargs))
+            self._fused(bound(schema, args, kwargs))
         elif name in ("_native_multi_head_attention", "_transformer_encoder_layer_fwd"):
-            self._native(_bound(schema, args, kwargs))
+            self._native(bound(schema, args, kwargs))
         elif not (name in PRODUCTS and self._product(name, args, result)) and not (name in SOFTMAXES and self._softmax(args, result)):
             self._carry(name, args, result)
         return result
@@ -111,23 +116,20 @@ class AttentionTracer(TorchDispatchMode):
     def _product(self, name: str, args: Sequence[Any], result: Tensor) -> bool:
         """Note scores, or give out weights; False: one factor is a parameter, so it is a layer."""
         factors = args[1] if name == "einsum" else args[1:3] if name == "baddbmm" else args[:2]
-        traces = [self._trace(factor) for factor in factors]
-        if any(_key(factor) in self._parameters or (trace and trace.path is None) for factor, trace in zip(factors, traces, strict=True)):
+        if any(self._is_parameter(factor) for factor in factors):
             return False
-        for trace in traces:
-            if trace is not None and trace.path is not None and trace.weights is not None:
+        for trace in map(self._trace, factors):
+            if trace is not None and trace.weights is not None:
                 weights, trace.weights = trace.weights, None
                 self._found(_common(trace.path, self._place.path), weights, trace.inner)
                 return True
-        self._note(result, _Trace(self._place.path, frozenset(result.shape), factors[0].shape[-1]))
+        self._note(result, _Trace(self._place.path, tuple(result.shape), factors[0].shape[-1]))
         return True
 
     def _softmax(self, args: Sequence[Any], result: Tensor) -> bool:
         scores, dim = args[0], args[1]
         trace = self._trace(scores)
-        if trace is None or trace.path is None or scores.dim() < 3 or dim % scores.dim() != scores.dim() - 1:
-            return False
-        if scores.shape[-1] not in trace.sides:
+        if trace is None or scores.dim() < 3 or dim % scores.dim() != scores.dim() - 1 or scores.shape[-1] not in trace.sides:
             return False
         self._note(result, _Trace(_common(trace.path, self._place.path), trace.sides, trace.inner, softmax_rows(scores)))
         return True
@@ -136,16 +138,20 @@ class AttentionTracer(TorchDispatchMode):
         """Let scores stay scores, and weights weights, through masks, biases, dropout, changes of shape and layers over heads."""
         if not isinstance(result, Tensor) or (not self._traces and name not in COPIES):
             return
-        given = list(_tensors(args))
-        traces = [(tensor, trace) for tensor in given if (trace := self._trace(tensor)) is not None and trace.path is not None]
-        for tensor, trace in traces:
-            if tensor.numel() == result.numel() or name in RESHAPING:
-                if name == "cat":
-                    trace.sides |= {result.shape[-1]}
-                self._note(result, trace)
-                return
-        if name in COPIES and given and (_key(given[0]) in self._parameters or self._trace(given[0]) is not None):
-            self._note(result, _Trace())
+        given = list(tensors(args))
+        if name in COPIES and self._is_parameter(given[0]):
+            _keep(self._copies, result)
+            return
+        for tensor in given:
+            trace = self._trace(tensor)
+            if trace is None or not (tensor.numel() == result.numel() or name in RESHAPING):
+                continue
+            if name in LAYERS and given[-1].shape[-1] % trace.sides[-1] == 0:
+                continue  # over all that the heads put out, not over heads: scores end here
+            if name == "cat":
+                trace.sides += (result.shape[-1],)
+            self._note(result, trace)
+            return
 
     # -- notes ---------------------------------------------------------------------------------------------------------------------
 
@@ -153,15 +159,16 @@ class AttentionTracer(TorchDispatchMode):
     def _place(self) -> Attender:
         return self._current or self._paths.found[""]
 
+    def _is_parameter(self, tensor: Tensor) -> bool:
+        key = storage_key(tensor)
+        return key in self._parameters or key in self._copies
+
     def _trace(self, tensor: Tensor) -> _Trace | None:
-        found = self._traces.get(_key(tensor))
+        found = self._traces.get(storage_key(tensor))
         return None if found is None else found[0]
 
     def _note(self, tensor: Tensor, trace: _Trace) -> None:
-        storage = _storage(tensor)
-        if storage is not None:
-            key = storage._cdata
-            self._traces[key] = (trace, weakref.ref(storage, lambda _: self._traces.pop(key, None)))
+        _keep(self._traces, tensor, trace)
 
     def _found(self, path: str, weights: Weights, inner: int) -> None:
         """Give out weights as (N, heads, L, S), unless it is channels that attend to each other."""
@@ -173,6 +180,14 @@ class AttentionTracer(TorchDispatchMode):
         self._calls[path] = number = self._calls.get(path, 0) + 1
         name = f"{path}#{number}" if number > 1 else path
         self._look(name, rows, allowed)
+
+
+def _keep(notes: dict[int, Any], tensor: Tensor, note: _Trace | None = None) -> None:
+    """Keep a note on a tensor for as long as its storage lives."""
+    storage = storage_of(tensor)
+    if storage is not None:
+        key = storage._cdata
+        notes[key] = (note, weakref.ref(storage, lambda _: notes.pop(key, None)))
 
 
 @contextmanager
@@ -192,10 +207,13 @@ def _by_heads(tensor: Tensor, tail: int, place: Attender) -> Tensor:
     named = (getattr(place.module, name, None) for name in HEADS)
     heads = next((number for number in named if isinstance(number, int) and number > 0), 0)
     first = {shape[0] for shape in place.inputs if shape}
-    if len(lead) == 2 and lead[0] == 1 and 1 not in first and lead[1] in first:  # fused kernels put a 1 before (N, L, E)
+    if len(lead) == 2 and lead[0] == 1 and 1 not in first:  # fused kernels put a 1 before (N, L, E)
         tensor, lead = tensor[0], lead[1:]
     if len(lead) < 2:
-        heads = heads if lead and heads and lead[0] % heads == 0 else 1
+        total = prod(lead)
+        if not heads or total % heads:
+            samples = first.pop() if len(first) == 1 else 1
+            heads = total if total % max(1, samples) else total // max(1, samples)
         return tensor.reshape(-1, heads, *tensor.shape[len(lead) :])
     if heads and lead[-1] != heads:  # windows or blocks stand behind heads
         if heads in lead[1:-1]:
@@ -218,28 +236,3 @@ def _common(one: str, other: str) -> str:
             break
         parts.append(a)
     return ".".join(parts)
-
-
-def _bound(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**dict(zip((argument.name for argument in schema.arguments), args, strict=False)), **kwargs}
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
-
-
-def _storage(tensor: Tensor) -> Any:
-    """The tensor's storage, or None for one without (sparse, lazy, wrapper subclasses)."""
-    try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError, ValueError):
-        return None
-
-
-def _key(tensor: Tensor) -> int:
-    storage = _storage(tensor)
-    return 0 if storage is None else int(storage._cdata)

@@ -91,6 +91,7 @@ def _in_chunks(scores: Callable[[slice], Tensor], shape: torch.Size, like: Tenso
         greatest = part.amax(dim=-1, keepdim=True)
         nothing = greatest == -math.inf
         weights[..., rows, :] = part.softmax(dim=-1).masked_fill_(nothing, 0)
-        # Scores of an exploded model are as far below zero as above it, so what is barred must lie far beyond the greatest, too.
-        allowed[..., rows] = ((part >= -(BARRED + 4 * greatest.abs())) & ~nothing).sum(dim=-1)
+        # Scores of an exploded model lie as far below zero as others above it; what is barred lies beyond all of them.
+        least = -(BARRED + 4 * greatest.abs().maximum(greatest.clamp(min=0).amax()))
+        allowed[..., rows] = ((part >= least) & ~nothing).sum(dim=-1)
     return weights, allowed

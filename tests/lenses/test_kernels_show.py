@@ -16,7 +16,7 @@ from netlens.errors import UsageError
 from netlens.lenses.kernels.columns import COLUMNS, GIVES_WAY, SORT_KEYS, USUAL
 from netlens.lenses.kernels.report import Change, KernelsReport, LayerWeights, Picture
 from netlens.lenses.kernels.show import as_markdown, as_text, parse_columns, table
-from netlens.lenses.kernels.wording import abbreviated, bounded, number, share
+from netlens.wording import abbreviated, bounded, number, share
 from tests.lenses.kernels_case import layer, norm, report
 
 LINEAR: dict[str, Any] = {"kind": "linear", "shape": (10, 64), "filters": 10, "fan_in": 64, "smoothness": None}

@@ -52,6 +52,7 @@ class Measured:
     first_nonfinite: NonFinite | None
     samples: int
     input_rms: float | None
+    batch_statistics: bool  # of BatchNorm: it normalised by each batch
     maps: dict[str, Maps]  # by the layer's name
     notes: tuple[str, ...] = ()
 
@@ -109,6 +110,7 @@ def measure(
         first_nonfinite=_first_nonfinite(model, batches, around) if broken else None,
         samples=pass_.samples,
         input_rms=pass_.input_rms,
+        batch_statistics=bool(without_statistics(model)),
         maps=pass_.maps,
     )
 
@@ -186,12 +188,35 @@ def _batch_size(inputs: Any) -> int:
 
 @contextmanager
 def running(model: nn.Module) -> Iterator[None]:
-    """Let `model` run as in use: eval mode, no gradients, fixed random numbers; then it is as it was."""
+    """Let `model` run as in use: eval mode, no gradients, fixed random numbers; then it is as it was.
+
+    BatchNorm that has seen no data normalises by each batch, as it would in training: its running statistics, 0 and 1, mean nothing.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    fresh = without_statistics(model)
+    momenta = [norm.momentum for norm in fresh]
+    for norm in fresh:
+        norm.train()
+        norm.momentum = 0.0  # statistics of the batch are used, and not kept
     try:
         with torch.no_grad(), seeded(0):
             yield
     finally:
+        for norm, momentum in zip(fresh, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.zero_()
         for module, training in modes.items():
             module.training = training
+
+
+def without_statistics(model: nn.Module) -> list[Any]:
+    """Return the BatchNorm layers that have never seen a batch."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None and _untouched(norm)]
+
+
+def _untouched(norm: Any) -> bool:
+    seen = norm.num_batches_tracked is not None and int(norm.num_batches_tracked)
+    return not seen and bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())

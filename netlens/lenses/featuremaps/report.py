@@ -95,6 +95,8 @@ class Run:
     channels_last: bool
     samples: int
     random_inputs: bool  # the samples are noise: no real data was given
+    input_rms: float | None  # root mean square of all floating inputs
+    batch_statistics: bool  # BatchNorm without statistics of its own normalised by each batch, as in training
     preprocessing: str  # "ResNet18_Weights.IMAGENET1K_V1: resize 256, crop 224, mean ..., std ..."; "" without pictures
     peak_bytes: int | None  # of the device's memory, where it tells
 

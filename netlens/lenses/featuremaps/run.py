@@ -156,6 +156,8 @@ def _report(request: Request, found: Valued, samples: Samples, measured: Measure
             channels_last=request.channels_last,
             samples=measured.samples,
             random_inputs=samples.random,
+            input_rms=measured.input_rms,
+            batch_statistics=measured.batch_statistics,
             preprocessing="" if (how := samples.preprocessing) is None else f"{how.source}: {how}",
             peak_bytes=peak,
         ),

@@ -10,7 +10,7 @@ from netlens.drawing.tables import Cell, Column
 from netlens.findings import Severity
 from netlens.lenses.kernels.columns import COLUMNS, possible_rank, scale_to_initial
 from netlens.lenses.kernels.report import LayerWeights
-from netlens.lenses.kernels.wording import bounded, number, share, short
+from netlens.wording import bounded, number, share, short
 
 SICK = "!"  # colour never carries meaning alone
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow"}

@@ -11,7 +11,7 @@ from netlens.drawing.numbers import exact
 from netlens.lenses.kernels.cells import SICK
 from netlens.lenses.kernels.columns import COLUMNS
 from netlens.lenses.kernels.report import KernelsReport
-from netlens.lenses.kernels.wording import counted, number, short
+from netlens.wording import counted, number, short
 
 LEARNED_NOTHING = "nothing has been learned yet"
 _EXPLAINED = ("gain", "init", "dead", "duplicates", "rank", "smooth", "moved")  # the others say it in their header

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod, sqrt
 
+import torch
 from torch import Tensor, nn
 
+from netlens.lenses.kernels.elements import elements
 from netlens.lenses.kernels.layers import Weights, WeightTensor, weights_of_model
-from netlens.lenses.kernels.moments import cleaned, moments
 from netlens.lenses.kernels.report import KernelsReport, LayerWeights
 from netlens.lenses.kernels.statistics import measured
 
 CONSTRUCTOR, DEFAULT = "constructor", "torch's default"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: steps are small, and on several they would wait for each other longer than they work.
+
+    It also makes the last digits independent of the machine's cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def kernels(
@@ -47,6 +63,7 @@ def kernels(
     )
 
 
+@_one_thread()
 def measure(
     weights: Weights,
     *,
@@ -76,13 +93,14 @@ def measure(
     return tuple(found)
 
 
+@_one_thread()
 def initial_scales(model: nn.Module) -> dict[str, float]:
     """Return the standard deviation of every weight of a model that has just been built."""
     found = {}
     for tensor in weights_of_model(model).tensors:
-        clean = cleaned(tensor.filters())
-        if (sums := moments(clean.values, clean.finite)) is not None:
-            found[tensor.name] = sums.std * clean.scale
+        known = elements(tensor.filters())
+        if known.moments is not None:
+            found[tensor.name] = known.moments.std * known.scale
     return found
 
 

@@ -9,7 +9,7 @@ from math import prod
 from netlens.lenses.kernels import verdicts as judge
 from netlens.lenses.kernels.report import LayerWeights
 from netlens.lenses.kernels.verdicts import Verdict
-from netlens.lenses.kernels.wording import share
+from netlens.wording import share
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from netlens.findings import Finding, Severity
 from netlens.lenses.kernels.report import KernelsReport, LayerWeights, NormStatistics
 from netlens.lenses.kernels.rulebook import RULES, verdicts
 from netlens.lenses.kernels.verdicts import Verdict
-from netlens.lenses.kernels.wording import counted, listed, number, short
+from netlens.wording import counted, listed, number, short
 
 NOISE_Z = 4.0  # standard deviations of independent weights; 200 layers of noise exceed it once in 80 models
 NOISE_KERNEL = 3  # kernels smaller than this have too few neighbours

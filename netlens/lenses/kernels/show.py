@@ -19,7 +19,7 @@ from netlens.lenses.kernels.columns import COLUMNS, GIVES_WAY, STAYS, ordered, p
 from netlens.lenses.kernels.lines import facts, left_out, legend, title_line
 from netlens.lenses.kernels.report import KernelsReport
 from netlens.lenses.kernels.rules import marks
-from netlens.lenses.kernels.wording import abbreviated
+from netlens.wording import abbreviated
 
 __all__ = ["as_markdown", "as_text", "parse_columns", "table"]
 

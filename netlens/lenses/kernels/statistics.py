@@ -8,12 +8,12 @@ from math import inf, sqrt
 import torch
 from torch import Tensor
 
-from netlens.lenses.kernels.moments import PIECE, Cleaned, Moments, cleaned, moments
+from netlens.lenses.kernels.elements import PIECE, Elements, Moments, elements, histogram, near_zero, outlier, strided, valley
 from netlens.lenses.kernels.neighbours import smoothness
 from netlens.lenses.kernels.report import Change, LayerWeights
-from netlens.lenses.kernels.shapes import near_zero, outlier, valley
 from netlens.lenses.kernels.similar import similarity
 from netlens.lenses.kernels.tensors import WeightTensor
+from netlens.parts import Histogram
 
 DEAD = 1e-3  # norm of a filter / RMS norm of the layer's filters (diagnostics: dead-filters)
 LEAST = 4  # filters, and elements of each, below which a small filter means nothing
@@ -33,19 +33,18 @@ def measured(
     """
     filters = weight.filters()
     change = None if other is None else compare(filters, replace(weight, read=lambda: other).filters())
-    clean = cleaned(filters)
+    known = elements(filters)
     layer = replace(
         _unmeasured(weight, index),
         zeros=filters.numel() - int(torch.count_nonzero(filters)),
-        nan=clean.nan,
-        infinite=clean.infinite,
+        nan=known.nan,
+        infinite=known.infinite,
         initial_std=initial_std,
         initial_source=initial_source if initial_std is not None else "",
         change=change,
     )
     del filters
-    found = moments(clean.values, clean.finite)
-    return layer if found is None else _among_filters(_of_elements(layer, clean, found), clean, found)
+    return layer if known.moments is None else _among_filters(_of_elements(layer, known, known.moments), known, known.moments)
 
 
 def _unmeasured(weight: WeightTensor, index: int) -> LayerWeights:
@@ -91,33 +90,33 @@ def _unmeasured(weight: WeightTensor, index: int) -> LayerWeights:
     )
 
 
-def _of_elements(layer: LayerWeights, clean: Cleaned, found: Moments) -> LayerWeights:
+def _of_elements(layer: LayerWeights, known: Elements, found: Moments) -> LayerWeights:
     """Add what does not depend on the places of elements. gain = RMS * sqrt(fan_in)."""
-    flat = clean.values.reshape(-1) if clean.finite is None else clean.values[clean.finite]
-    scaled = found.scaled(clean.scale)
+    flat, scale = known.flat, known.scale
+    sample = strided(flat)
     return replace(
         layer,
-        mean=scaled.mean,
-        std=scaled.std,
-        rms=scaled.rms,
-        norm=scaled.norm,
-        least=scaled.least,
-        greatest=scaled.greatest,
-        histogram=scaled.histogram,
-        gain=None if layer.kind == "embedding" else scaled.rms * sqrt(layer.fan_in),
-        outlier=outlier(flat, max(-found.least, found.greatest)),
+        mean=found.mean * scale,
+        std=found.std * scale,
+        rms=found.rms * scale,
+        norm=found.norm * scale,
+        least=found.least * scale,
+        greatest=found.greatest * scale,
+        histogram=Histogram(found.least * scale, found.greatest * scale, histogram(flat, found)),
+        gain=None if layer.kind == "embedding" else found.rms * scale * sqrt(layer.fan_in),
+        outlier=outlier(sample, max(-found.least, found.greatest)),
         near_zero=near_zero(flat, found.rms, layer.zeros),
-        valley=valley(flat, layer.zeros),
+        valley=valley(sample),
     )
 
 
-def _among_filters(layer: LayerWeights, clean: Cleaned, found: Moments) -> LayerWeights:
+def _among_filters(layer: LayerWeights, known: Elements, found: Moments) -> LayerWeights:
     """Add what tells filters, and places in them, apart; nothing is said of filters with non-finite elements."""
-    rows = clean.values.reshape(layer.groups, layer.filters // layer.groups, layer.fan_in)
+    rows = known.values.reshape(layer.groups, layer.filters // layer.groups, layer.fan_in)
     norms = torch.linalg.vector_norm(rows, dim=2)
-    whole = torch.ones_like(norms, dtype=torch.bool) if clean.finite is None else clean.finite.reshape(rows.shape).all(dim=2)
+    whole = torch.ones_like(norms, dtype=torch.bool) if known.finite is None else known.finite.reshape(rows.shape).all(dim=2)
     alike = similarity(rows, norms, whole)
-    smooth, deviations = smoothness(clean.values, found.rms)
+    smooth, deviations = smoothness(known.values, found.rms)
     return replace(
         layer,
         dead=0 if layer.kind == "embedding" else dead(norms, whole, layer.fan_in),

@@ -11,7 +11,7 @@ from math import log10, prod, sqrt
 
 from netlens.findings import Severity
 from netlens.lenses.kernels.report import LayerWeights
-from netlens.lenses.kernels.wording import counted, number, share
+from netlens.wording import counted, number, share
 
 DEAD = (0.05, 0.50)  # share of filters: warning, error
 DUPLICATES = (0.05, 0.50)

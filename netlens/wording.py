@@ -1,4 +1,4 @@
-"""How this lens writes counts, numbers and names; standard library only. Names may come from a file that holds anything."""
+"""How lenses write counts, numbers and names; standard library only. Names may come from a file that holds anything."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""What is wrong with the output of one layer: rules over its statistics, each with its thresholds. Standard library only.
+
+Thresholds are those that the field's planted faults and healthy fresh models separated; where they are ours, the comment says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+from netlens.findings import Severity
+from netlens.lenses.featuremaps.report import LayerActivity, Run
+from netlens.wording import counted, number, share
+
+DEAD_AFTER_NORM = (0.20, 0.50)  # share of channels: warning, error
+DEAD_MOST, DEAD_BASE, DEAD_SPREAD = 0.95, 0.5, 2.0  # else min(0.95, 0.5 + 2 / sqrt(channels)): random features without bias die by chance
+DEAD_VALUES, DEAD_CHANNELS = 8, 8  # fewer values of a channel, or fewer channels, say nothing
+ENOUGH = 8  # samples; a channel that is silent on fewer may be waiting for its picture
+SATURATED = (0.5, 0.9)  # share of elements
+EXPLODED = (1e3, 1e5)  # RMS of a layer / RMS of the input
+COLLAPSED = 1.05  # effective rank
+COLLAPSED_CHANNELS, COLLAPSED_VALUES = 8, 32  # fewer channels, or fewer values of each, may have such a rank by chance
+ALIKE = 0.95  # mean |correlation| of two channels; ours: fresh and trained healthy models stay below 0.6
+RECTIFIERS = ("relu", "relu6")  # that put out nothing below 0
+SQUASHERS = ("tanh", "sigmoid")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says about one layer."""
+
+    severity: Severity
+    badness: float  # compares layers under the same rule
+    message: str
+    measured: str
+    brief: str  # a few characters, for a list of layers
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule over the statistics of one layer."""
+
+    judge: Callable[[LayerActivity, Run], Verdict | None]
+    word: str  # for a label in a picture
+    columns: tuple[str, ...]  # of the table: where it shows
+    threshold: str
+    remedy: str
+
+
+def dead(layer: LayerActivity, run: Run) -> Verdict | None:
+    """Channels of a ReLU that are never positive."""
+    if layer.activation not in RECTIFIERS or layer.final or layer.dead is None or layer.channels < DEAD_CHANNELS:
+        return None
+    if layer.elements < DEAD_VALUES * layer.channels:
+        return None
+    silent = layer.dead / layer.channels
+    usual = min(DEAD_MOST, DEAD_BASE + DEAD_SPREAD / sqrt(layer.channels))
+    severity = _severity(silent, DEAD_AFTER_NORM if layer.after_norm else (usual, usual))
+    if severity is None:
+        return None
+    message = f"{layer.dead:,} of {counted(layer.channels, 'channel')} are never positive"
+    if run.samples < ENOUGH:
+        severity, message = Severity.INFO, f"{message} on {counted(run.samples, 'sample')}: too few to call them dead"
+    return Verdict(severity, silent, message, share(silent), f"{layer.dead:,}/{layer.channels:,}")
+
+
+def saturated(layer: LayerActivity, run: Run) -> Verdict | None:
+    """A tanh or sigmoid at its bounds, where its gradient is next to nothing."""
+    if layer.activation not in SQUASHERS or layer.saturated is None or layer.final:
+        return None
+    severity = _severity(layer.saturated, SATURATED)
+    if severity is None:
+        return None
+    message = f"{share(layer.saturated)} of its values are at the bounds of {layer.activation}, where the gradient is below a twentieth"
+    return Verdict(severity, layer.saturated, message, share(layer.saturated), share(layer.saturated))
+
+
+def exploded(layer: LayerActivity, run: Run) -> Verdict | None:
+    """A root mean square far above that of the input."""
+    if not run.input_rms or layer.rms is None:
+        return None
+    growth = layer.rms / run.input_rms
+    severity = _severity(growth, EXPLODED)
+    if severity is None:
+        return None
+    message = f"its output is {number(growth)} times as large as the input (RMS {number(layer.rms)})"
+    return Verdict(severity, growth, message, f"{number(growth)} times", f"×{number(growth)}")
+
+
+def collapsed(layer: LayerActivity, run: Run) -> Verdict | None:
+    """All channels carry one signal."""
+    rank = layer.effective_rank
+    if layer.final or rank is None or rank >= COLLAPSED or layer.channels < COLLAPSED_CHANNELS:
+        return None
+    if run.samples < 2 or layer.elements < COLLAPSED_VALUES * layer.channels:
+        return None
+    message = f"its {layer.channels:,} channels carry one signal: they differ by factors only"
+    return Verdict(Severity.WARNING, -rank, message, f"effective rank {number(rank)} of {layer.channels:,}", number(rank))
+
+
+def alike(layer: LayerActivity, run: Run) -> Verdict | None:
+    """Channels that are copies of each other, without being a single one."""
+    if layer.final or layer.correlation is None or layer.correlation < ALIKE or layer.channels < COLLAPSED_CHANNELS:
+        return None
+    if run.samples < 2 or layer.elements < COLLAPSED_VALUES * layer.channels or collapsed(layer, run) is not None:
+        return None
+    message = f"its {layer.channels:,} channels are copies of each other"
+    told = f"mean |correlation| {number(layer.correlation)}"
+    return Verdict(Severity.WARNING, layer.correlation, message, told, number(layer.correlation))
+
+
+def _severity(value: float, bounds: tuple[float, float]) -> Severity | None:
+    warning, error = bounds
+    return Severity.ERROR if value >= error else Severity.WARNING if value >= warning else None
+
+
+RULES: Mapping[str, Rule] = {
+    "dead-relu": Rule(
+        dead,
+        "dead",
+        ("dead", "zeros"),
+        f"{share(DEAD_AFTER_NORM[0])} (warning), {share(DEAD_AFTER_NORM[1])} (error); without a normalisation before it "
+        f"{DEAD_BASE:g} + {DEAD_SPREAD:g} / sqrt(channels)",
+        "lower the learning rate, look at the biases before it (a large negative one silences a channel), or use LeakyReLU or GELU",
+    ),
+    "saturated": Rule(
+        saturated,
+        "saturated",
+        ("saturated",),
+        f"{share(SATURATED[0])} (warning), {share(SATURATED[1])} (error)",
+        "scale the weights before it down (Xavier initialisation), normalise its input, or use ReLU",
+    ),
+    "exploding-activations": Rule(
+        exploded,
+        "exploding",
+        ("std", "rms"),
+        f"{EXPLODED[0]:g} (warning), {EXPLODED[1]:g} (error)",
+        "initialise with a standard deviation of about 1 / sqrt(fan-in), normalise, or scale the residual branches down",
+    ),
+    "rank-collapse": Rule(
+        collapsed,
+        "collapsed",
+        ("rank",),
+        f"{COLLAPSED}",
+        "look for copied or rank-one weights before it (`netlens kernels`), or for a missing normalisation",
+    ),
+    "redundant-channels": Rule(
+        alike,
+        "copies",
+        ("correlation",),
+        f"{ALIKE:g}",
+        "look for duplicate filters (`netlens kernels`): copies get the same gradients and stay copies",
+    ),
+}
+
+
+def verdicts(layer: LayerActivity, run: Run) -> dict[str, Verdict]:
+    """Return what is wrong with one layer: code -> verdict."""
+    found = {code: rule.judge(layer, run) for code, rule in RULES.items()}
+    return {code: verdict for code, verdict in found.items() if verdict is not None}

@@ -52,7 +52,9 @@ def watch(model: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, list[Attent
     with attended(model, maps.append):
         output = model(*args, **kwargs)
     for (name, one), (_, other) in zip(leaves(plain), leaves(output), strict=True):
-        assert torch.equal(*(tensor.to_padded_tensor(0.0) if tensor.is_nested else tensor for tensor in (one, other))), name
+        one, other = (tensor.to_padded_tensor(0.0) if tensor.is_nested else tensor for tensor in (one, other))
+        assert torch.equal(one.isnan(), other.isnan()), name  # torch 2.4 gives NaN where nothing may be attended to
+        assert torch.equal(one.nan_to_num(), other.nan_to_num()), name
     for found in maps:
         assert found.weights.shape[:3] == found.allowed.shape
         sums = found.weights.sum(dim=-1)
@@ -140,6 +142,7 @@ def test_scaled_dot_product_attention(call, grad_mode):
         assert maps[0].allowed[0, 0].tolist() == (options["added"] > NOTHING).sum(dim=-1).tolist()
 
 
+@pytest.mark.skipif("enable_gqa" not in str(F.scaled_dot_product_attention.__doc__), reason="torch 2.5 brings it")
 @pytest.mark.parametrize("grad_mode", GRAD_MODES)
 def test_grouped_heads(grad_mode):
     """4 query heads on 2 key heads: the first two share the first."""
@@ -746,6 +749,8 @@ def test_transformers(name, implementation):
     given = {key: inputs[key] for key in wanted}
     config = getattr(transformers, f"{name}Config")(**options)
     kind = getattr(transformers, f"{name}Model")
+    if implementation == "sdpa" and not getattr(kind, "_supports_sdpa", True):
+        pytest.skip("this version has it not")
     model = kind._from_config(config, attn_implementation=implementation).eval()
     eager = kind._from_config(copy.deepcopy(config), attn_implementation="eager").eval()
     eager.load_state_dict(model.state_dict())

@@ -87,6 +87,34 @@ EXAMPLES = {
         ),
         late=("kernels nets.py:Conf", "kernels nets.py:Conv --layer layer5"),
     ),
+    "featuremaps": Example(
+        good="featuremaps nets.py:Conv --input 4,3,16,16",
+        finding="featuremaps nets.py:Conv --input 4,3,16,16 --model-arg first=nan",
+        early=(
+            "featuremaps",
+            "featuremaps nets.py:Conv --no-such-option",
+            "featuremaps missing.py:Conv",
+            "featuremaps ./missing.pt",
+            "featuremaps nets.py:Conv --image missing.png",
+            "featuremaps nets.py:Conv --image nets.py",
+            "featuremaps nets.py:Conv --input 4,x",
+            "featuremaps nets.py:Conv --input 4,3,16,16 --image missing.png",
+            "featuremaps nets.py:Conv --input 4,3,16,16 --size 16",
+            "featuremaps nets.py:Conv --device tpu",
+            "featuremaps nets.py:Conv --device meta",
+            "featuremaps nets.py:Conv --dtype fp7",
+            "featuremaps nets.py:Conv --scale huge",
+            "featuremaps nets.py:Conv --channels some",
+            "featuremaps nets.py:Conv --query north",
+            "featuremaps nets.py:Conv --out nets.py",
+        ),
+        late=(
+            "featuremaps nets.py:Conf",
+            "featuremaps nets.py:Conv --input 4,3,16,16 --layer layer5",
+            "featuremaps nets.py:Conv --input 4,4,16,16",
+            "featuremaps nets.py:Conv --input 4,3,16,16 --device cuda:99",
+        ),
+    ),
 }
 
 

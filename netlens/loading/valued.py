@@ -11,6 +11,7 @@ from torch import nn
 from netlens.loading.asked import AskedModel
 from netlens.loading.checkpoints.ask import Ask
 from netlens.loading.checkpoints.causes import checked_fit
+from netlens.loading.checkpoints.fit import Fit
 from netlens.loading.checkpoints.misfit import left_as_built
 from netlens.loading.checkpoints.weights import load_into
 from netlens.loading.download import Progress
@@ -61,8 +62,8 @@ def valued(
         if random and (asked.checkpoint or asked.weights):
             fresh(model)
         if asked.checkpoint is not None:
-            notes = load(model, named, asked.checkpoint, again(asked))
-            return Valued(model, named, asked.checkpoint.archive.path.name, False, notes)
+            fit = load(model, named, asked.checkpoint, again(asked))
+            return Valued(model, named, asked.checkpoint.archive.path.name, False, loaded_notes(asked.checkpoint, fit))
         if asked.weights is not None:
             loaded = with_published_weights(named, progress=progress)
             return Valued(loaded.build(), loaded, str(named.weights), False, loaded.loaded)
@@ -79,14 +80,19 @@ def built(named: NamedModel) -> nn.Module:
     return deepcopy(named.build()) if named.is_instance else named.build()
 
 
-def load(model: nn.Module, named: NamedModel, ask: Ask, again: Callable[[Mapping[str, object]], NamedModel]) -> tuple[str, ...]:
-    """Load a checkpoint into `model`, in place, and return what to say about it.
+def load(model: nn.Module, named: NamedModel, ask: Ask, again: Callable[[Mapping[str, object]], NamedModel]) -> Fit:
+    """Load a checkpoint into `model`, in place, and return how it fits.
 
     Raises:
         CheckpointDoesNotFit: it is of another model.
     """
     fit = checked_fit(named, ask.archive, again, key=ask.key, strip_prefix=ask.strip_prefix, strict=ask.strict)
     load_into(model, fit, ask.archive, trust=ask.trust)
+    return fit
+
+
+def loaded_notes(ask: Ask, fit: Fit) -> tuple[str, ...]:
+    """Return what to say about a checkpoint that was loaded."""
     return (f"{ask.archive.path.name}: {fit.coverage()}", *left_as_built(fit), *fit.notes)
 
 

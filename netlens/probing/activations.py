@@ -32,7 +32,7 @@ _NORM_CLASS = re.compile("Norm(?!al)")  # not Normalize, which prepares pictures
 class Output:
     """One tensor that a layer returned."""
 
-    name: str  # path of the module; "conv#2" its second call; "block:relu" a function called in block's forward; "lstm.0" a part of a tuple
+    name: str  # path of the module, or the class of the model; "conv#2" its second call; "block:relu" a function in block; "lstm.0" a part
     type: str  # "Conv2d"; "relu" for a function
     module: nn.Module | None  # None: a function
     tensor: Tensor  # on its device, not copied: reduce or clone it at once
@@ -167,7 +167,7 @@ class _Watcher(TorchFunctionMode):
         self._note(output.tensor, norm=_NORM_CLASS.search(output.type) is not None, reported=True)
         self._names[output.name] += 1
         times = self._names[output.name]
-        name = output.name if times == 1 else f"{output.name}#{times}"
+        name = (output.name or output.type) + (f"#{times}" if times > 1 else "")  # the model itself has no path
         path, module = ("", None) if caller is None else (caller.place.path, caller.place.module)
         self._look(replace(output, name=name, caller=path, caller_module=module))
 

@@ -71,7 +71,7 @@ def draw(
     of_sheet = [(layer, maps(layer)) for layer in figures.stages(layers)]
     image = figures.sheet(f"{title} · feature maps", of_sheet, shown.inputs)
     yield write(folder, "sheet", image, shows="sheet", layers=names, scale="each tile its own", prefer=True)
-    for sample, name in enumerate(shown.names[:1] if not shown.inputs else shown.names):
+    for sample, name in enumerate(shown.names if shown.photos else shown.names[:1]):
         picture = shown.inputs[sample] if shown.inputs else None
         found = mean_grid(f"{title} · mean maps · {name}", [(layer, maps(layer)) for layer in layers], sample, picture)
         if found is not None:

@@ -63,7 +63,7 @@ def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
         remedy = "check the data: `netlens check-data`, or print torch.isfinite(x).all()"
         message = "its output is not finite, and neither is what the model was given"
         yield Finding("act-nonfinite", Severity.ERROR, short(odd.name), message, f"{odd.nan:,} NaN, {odd.infinite:,} Inf", "0", remedy)
-    if report.output is not None and report.output.nonfinite:
+    elif report.output is not None and report.output.nonfinite:
         count = report.output.nonfinite
         remedy = "look at the first layer that is not finite; a loss of this is NaN"
         yield Finding(

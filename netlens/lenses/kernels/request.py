@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,14 @@ def _archive(spec: ModelSpec, asked: Mapping[str, Any]) -> Archive | None:
             raise UsageError(f"{option} needs a model, and {spec.text!r} is a checkpoint", hint=hint)
     archive = read_archive(spec.path)
     checked_group(archive, asked.get("key"))
+    return _of_weights(archive, asked.get("key"))
+
+
+def _of_weights(archive: Archive, key: str | None) -> Archive:
+    """Refuse what an optimizer keeps beside each weight: it has the shapes of weights, and is none."""
+    if any(group.key == key and group.role == "optimizer" for group in archive.groups):
+        hint = f"leave --key out; `netlens summary {archive.path.name}` shows what is in it"
+        raise UsageError(f"{key!r} of {archive.path.name} is the state of an optimizer, and no weights", hint=hint)
     return archive
 
 
@@ -116,7 +124,10 @@ def _against(asked: Mapping[str, Any]) -> Ask | None:
     if asked.get("against") is None:
         return None
     named = {name: asked[name] for name in ("key", "strip_prefix", "no_strict", "trust_checkpoint") if name in asked}
-    return Ask.of({**named, "checkpoint": asked["against"]})
+    ask = Ask.of({**named, "checkpoint": asked["against"]})
+    if ask is not None:
+        _of_weights(ask.archive, ask.key)
+    return ask
 
 
 def _most(text: str | None) -> int | None:
@@ -136,17 +147,12 @@ def run(asked: Mapping[str, Any]) -> int:
     Raises:
         NetlensError: something the user must change.
     """
+    if asked.get("show") and not asked.get("pictures", True):
+        raise UsageError("--show draws pictures, and --no-pictures makes none", hint="leave one of them out")
     defaults = {name.replace("-", "_"): value for name, value in load_config(Path.cwd()).defaults.items()}
     asked = {**{name: defaults[name] for name in FROM_CONFIG if name in defaults}, **asked}
     request = Request.of(asked)
-    album = Pictures(
-        "kernels",
-        _stem(request.spec),
-        out=Path(asked.get("out") or OUT),
-        overwrite=bool(asked.get("overwrite")),
-        show=bool(asked.get("show")),
-        facts={},
-    )
+    album = _album(request, asked) if request.pictures else None
     import_torch()
     try:
         report = _report(request, album)
@@ -154,11 +160,26 @@ def run(asked: Mapping[str, Any]) -> int:
         misfit.tell(error)
         raise
     code = _emit(request, report, asked)
-    album.finish(ReportFormat(asked.get("format") or "table"))
+    if album is not None:
+        album.finish(ReportFormat(asked.get("format") or "table"))
     return code
 
 
-def _report(request: Request, folder: Pictures) -> KernelsReport:
+def _album(request: Request, asked: Mapping[str, Any]) -> Pictures:
+    out = Path(asked.get("out") or OUT)
+    with suppress(RuntimeError):  # no home of that name: then it is a name like any other
+        out = out.expanduser()  # no shell has done it in pyproject.toml, nor in --out=~/pictures
+    return Pictures(
+        "kernels",
+        _stem(request.spec),
+        out=out,
+        overwrite=bool(asked.get("overwrite")),
+        show=bool(asked.get("show")),
+        facts={"Model": request.spec.text, "Seed": str(request.seed)},
+    )
+
+
+def _report(request: Request, folder: Pictures | None) -> KernelsReport:
     """Measure, and draw what shall be drawn."""
     from netlens.lenses.kernels.measure import CONSTRUCTOR, measure, not_compared
     from netlens.lenses.kernels.source import opened
@@ -168,9 +189,8 @@ def _report(request: Request, folder: Pictures) -> KernelsReport:
         with console.download("fetching weights") as progress:
             found = opened(request, stack, progress)
         tensors = found.weights.tensors
-        chosen = (
-            select(request.layers, [tensor.name for tensor in tensors], [tensor.type for tensor in tensors]) if request.layers else None
-        )
+        types = [tensor.type or tensor.kind for tensor in tensors]  # as the table shows them
+        chosen = select(request.layers, [tensor.name for tensor in tensors], types) if request.layers else None
         with console.progress("reading weights", len(tensors)) as step:
             layers = measure(found.weights, chosen=chosen, initial=found.initial, others=found.others, step=step)
         if found.initialised:  # then what it has is what its initialisation gives
@@ -184,7 +204,7 @@ def _report(request: Request, folder: Pictures) -> KernelsReport:
             norms=found.weights.norms,
             notes=(*found.notes, *found.weights.notes, *(() if found.others is None else not_compared(layers, found.others))),
         )
-        return replace(report, pictures=_drawn(request, found, report, folder)) if request.pictures else report
+        return report if folder is None else replace(report, pictures=_drawn(request, found, report, folder))
 
 
 def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictures) -> tuple[Picture, ...]:

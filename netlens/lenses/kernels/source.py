@@ -14,6 +14,7 @@ from netlens.errors import NetlensError, UsageError
 from netlens.lenses.kernels.layers import Weights, WeightTensor, weights_of_group, weights_of_model
 from netlens.lenses.kernels.measure import initial_scales
 from netlens.loading.checkpoints.archive import Archive
+from netlens.loading.checkpoints.fit import Fit
 from netlens.loading.checkpoints.groups import chosen_group
 from netlens.loading.checkpoints.identify import architectures
 from netlens.loading.checkpoints.storages import Storages
@@ -21,7 +22,8 @@ from netlens.loading.checkpoints.weights import on_meta
 from netlens.loading.download import Progress
 from netlens.loading.models import find_model
 from netlens.loading.specs import parse_model_spec
-from netlens.loading.valued import again, built, load, valued
+from netlens.loading.valued import again, built, load, loaded_notes, valued
+from netlens.probing.untouched import seeded
 
 if TYPE_CHECKING:
     from netlens.lenses.kernels.request import Request
@@ -64,25 +66,30 @@ def opened(request: Request, stack: ExitStack, progress: Progress | None = None)
         return _file(request, request.archive, stack)
     initial: dict[str, float] = {}
     found = valued(request.model, seed=request.seed, progress=progress, fresh=lambda model: initial.update(initial_scales(model)))
-    others = None
+    others, notes = None, found.notes
     if request.against is not None:
-        other = built(found.named)
-        load(other, found.named, request.against, again(request.model))
-        others = _readers(weights_of_model(other))
+        with seeded(request.seed):
+            other = built(found.named)
+        fit = load(other, found.named, request.against, again(request.model))
+        others = _readers(weights_of_model(other), fit)
+        notes = (*notes, *loaded_notes(request.against, fit))
     weights = weights_of_model(found.model)
-    return Opened(type(found.model).__name__, found.source, found.initialised, weights, initial, others, found.notes)
+    return Opened(type(found.model).__name__, found.source, found.initialised, weights, initial, others, notes)
 
 
-def _readers(weights: Weights) -> dict[str, Callable[[], Tensor]]:
-    return {tensor.name: tensor.read for tensor in weights.tensors}
+def _readers(weights: Weights, fit: Fit | None = None) -> dict[str, Callable[[], Tensor]]:
+    """Return what reads each weight; with a fit, not those that the checkpoint left as they were built."""
+    left = () if fit is None else (*fit.missing, *(difference.name for difference in fit.differences))
+    return {tensor.name: tensor.read for tensor in weights.tensors if not any(name.startswith(tensor.key) for name in left)}
 
 
 def _file(request: Request, archive: Archive, stack: ExitStack) -> Opened:
     weights, notes = _listed(archive, request.key, stack)
     others = None
     if request.against is not None:
-        others = _readers(_listed(request.against.archive, request.against.key, stack)[0])
-        if not others.keys() & {tensor.name for tensor in weights.tensors}:
+        listed, _ = _listed(request.against.archive, request.against.key, stack)
+        others = _readers(listed)
+        if {(tensor.name, tensor.shape) for tensor in listed.tensors}.isdisjoint((tensor.name, tensor.shape) for tensor in weights.tensors):
             raise UsageError(
                 f"{archive.path.name} and {request.against.archive.path.name} have no weight of the same name and shape",
                 hint="compare checkpoints of one model, or name the model: netlens kernels MODEL --checkpoint FILE --against FILE",

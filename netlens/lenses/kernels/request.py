@@ -15,12 +15,11 @@ from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
+from netlens.lenses.kernels.checkpoints import compared, in_place_of_model, told_apart
 from netlens.lenses.kernels.report import KernelsReport
 from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
-from netlens.loading.checkpoints.groups import checked_group
-from netlens.loading.checkpoints.read import read_archive
 from netlens.loading.specs import ModelSpec, parse_model_spec
 from netlens.loading.suggest import check_choice
 from netlens.parts import Picture
@@ -36,7 +35,6 @@ CHOICES = {
 }
 KINDS = ("linear", "embedding")
 MOST_FILTERS = 64
-OF_A_MODEL = ("model_arg", "weights", "checkpoint", "strip_prefix", "no_strict", "trust_checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Request:
             NetlensError: any of it cannot be.
         """
         spec = parse_model_spec(asked["model"])
-        archive = _archive(spec, asked)
+        archive = in_place_of_model(spec, asked)
         for name, known in CHOICES.items():
             check_choice(f"--{name}", asked.get(name), known)
         for kind in asked.get("include") or ():
@@ -77,7 +75,7 @@ class Request:
             model=None if archive else AskedModel.of(asked),
             archive=archive,
             key=asked.get("key"),
-            against=_against(asked),
+            against=compared(asked),
             layers=tuple(asked.get("layer") or ()),
             include=tuple(asked.get("include") or ()),
             max_filters=_most(asked.get("max_filters")),
@@ -90,27 +88,13 @@ class Request:
             texts=texts_of(asked, "against", "layer", "seed"),
         )
 
-
-def _archive(spec: ModelSpec, asked: Mapping[str, Any]) -> Archive | None:
-    """Read the checkpoint that stands in the model's place."""
-    if spec.source != "checkpoint" or spec.path is None:
-        return None
-    for name in OF_A_MODEL:
-        if asked.get(name):
-            option = f"--{name.replace('_', '-')}"
-            hint = f"name the model that it belongs to: netlens kernels MODEL --checkpoint {spec.text}"
-            raise UsageError(f"{option} needs a model, and {spec.text!r} is a checkpoint", hint=hint)
-    archive = read_archive(spec.path)
-    checked_group(archive, asked.get("key"))
-    return _of_weights(archive, asked.get("key"))
-
-
-def _of_weights(archive: Archive, key: str | None) -> Archive:
-    """Refuse what an optimizer keeps beside each weight: it has the shapes of weights, and is none."""
-    if any(group.key == key and group.role == "optimizer" for group in archive.groups):
-        hint = f"leave --key out; `netlens summary {archive.path.name}` shows what is in it"
-        raise UsageError(f"{key!r} of {archive.path.name} is the state of an optimizer, and no weights", hint=hint)
-    return archive
+    @property
+    def names(self) -> tuple[str, str]:
+        """Return how the two checkpoints are called; "" where there is none."""
+        loaded = self.model.checkpoint.archive if self.model is not None and self.model.checkpoint is not None else self.archive
+        if loaded is not None and self.against is not None:
+            return told_apart(loaded.path, self.against.archive.path)
+        return "" if loaded is None else loaded.path.name, "" if self.against is None else self.against.archive.path.name
 
 
 def _stem(spec: ModelSpec) -> str:
@@ -118,16 +102,6 @@ def _stem(spec: ModelSpec) -> str:
     if spec.source == "checkpoint" and spec.path is not None:
         return "-".join(part for part in (spec.path.parent.name, spec.path.name) if part)
     return spec.attribute or spec.name
-
-
-def _against(asked: Mapping[str, Any]) -> Ask | None:
-    if asked.get("against") is None:
-        return None
-    named = {name: asked[name] for name in ("key", "strip_prefix", "no_strict", "trust_checkpoint") if name in asked}
-    ask = Ask.of({**named, "checkpoint": asked["against"]})
-    if ask is not None:
-        _of_weights(ask.archive, ask.key)
-    return ask
 
 
 def _most(text: str | None) -> int | None:
@@ -199,7 +173,7 @@ def _report(request: Request, folder: Pictures | None) -> KernelsReport:
             model=found.model,
             source=found.source,
             initialised=found.initialised,
-            against=None if request.against is None else request.against.archive.path.name,
+            against=request.names[1] or None,
             layers=layers,
             norms=found.weights.norms,
             notes=(*found.notes, *found.weights.notes, *(() if found.others is None else not_compared(layers, found.others))),
@@ -224,18 +198,12 @@ def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictu
                 Options(scale=request.scale, max_filters=request.max_filters, sort=request.sort, summary=request.reduce),
                 title=request.spec.text,
                 fft=request.fft,
-                compared=_compared(request, report),
+                compared=(request.names[0] or report.model, request.names[1]),
                 alarms=alarms(report),
                 folder=folder,
                 step=step,
             )
         )
-
-
-def _compared(request: Request, report: KernelsReport) -> tuple[str, str]:
-    """Return how the two checkpoints are called in a picture."""
-    checkpoint = request.model.checkpoint if request.model is not None else None
-    return report.model if checkpoint is None else checkpoint.archive.path.name, report.against or ""
 
 
 def _emit(request: Request, report: KernelsReport, asked: Mapping[str, Any]) -> int:

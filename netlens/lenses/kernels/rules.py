@@ -99,12 +99,13 @@ def _untrained(report: KernelsReport) -> Iterator[Finding]:
     weights = sum(layer.filters * layer.fan_in for layer in seen)
     if report.initialised is True or not largest < NOISE_Z or weights < NOISE_WEIGHTS:
         return
+    which = "the one convolution" if len(seen) == 1 else f"all {len(seen):,} convolutions"
     yield Finding(
         "untrained-filters",
         Severity.WARNING,
         "",
-        f"the kernels of {'the one convolution' if len(seen) == 1 else f'all {len(seen):,} convolutions'} larger than 1 x 1 that were looked at "
-        "cannot be told from random initialisation: neighbouring weights are not related",
+        f"the kernels of {which} larger than 1 x 1 that were looked at cannot be told from random initialisation: "
+        "neighbouring weights are not related",
         measured=f"at most {number(largest)} standard deviations of independent weights",
         threshold=f"{NOISE_Z:g} in one layer at least",
         remedy="check that this checkpoint was trained and that its names fit the model: a network that learned has smooth filters",

@@ -17,6 +17,7 @@ from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.fit import Fit
 from netlens.loading.checkpoints.groups import chosen_group
 from netlens.loading.checkpoints.identify import architectures
+from netlens.loading.checkpoints.prefixes import bare
 from netlens.loading.checkpoints.storages import Storages
 from netlens.loading.checkpoints.weights import on_meta
 from netlens.loading.download import Progress
@@ -80,7 +81,8 @@ def opened(request: Request, stack: ExitStack, progress: Progress | None = None)
 def _readers(weights: Weights, fit: Fit | None = None) -> dict[str, Callable[[], Tensor]]:
     """Return what reads each weight; with a fit, not those that the checkpoint left as they were built."""
     left = () if fit is None else (*fit.missing, *(difference.name for difference in fit.differences))
-    return {tensor.name: tensor.read for tensor in weights.tensors if not any(name.startswith(tensor.key) for name in left)}
+    built = [bare(name).replace(".parametrizations.", ".") for name in left]  # one of its parts is enough: "conv1.weight.original0"
+    return {tensor.name: tensor.read for tensor in weights.tensors if not any(name.startswith(tensor.key) for name in built)}
 
 
 def _file(request: Request, archive: Archive, stack: ExitStack) -> Opened:

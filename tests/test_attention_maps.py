@@ -63,7 +63,7 @@ def watch(model: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, list[Attent
 
 
 def only(maps: list[AttentionMap]) -> AttentionMap:
-    assert [found.name for found in maps] == [maps[0].name]
+    assert len(maps) == 1
     return maps[0]
 
 
@@ -428,6 +428,16 @@ def test_modules_for_every_step_are_inside_the_one_that_attends():
     close(maps[0].weights, by_hand(query, key))
 
 
+def test_weights_that_are_used_twice_are_given_once():
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (q @ k.mT / 2).softmax(dim=-1)
+        return weights @ v + weights @ v.flip(-1)
+
+    query, key, value = qkv(2, 3)
+    _, maps = watch(Function(attend), query, key, value)
+    close(only(maps).weights, by_hand(query, key))
+
+
 def test_soft_caps_biases_and_talking_heads():
     """Between the product and the softmax anything of the same form may happen: Gemma's tanh, T5's bias, CaiT's layer over heads."""
     query, key, value = qkv(2, 3)
@@ -487,6 +497,9 @@ NO_ATTENTION: dict[str, nn.Module] = {
     "scores without values": Function(lambda q, k, _v: (q @ k.mT).softmax(dim=-1)),
     "over the other axis": Function(lambda q, k, v: (q @ k.mT).softmax(dim=-2) @ v),
     "linear attention": Function(efficient),
+    "linear attention of joined heads": Function(
+        lambda q, k, v: efficient(efficient(q, k, v).transpose(1, 2).flatten(2), *(part.transpose(1, 2).flatten(2) for part in (k, v)))
+    ),
     "linear attention twice": Function(lambda q, k, v: efficient(project(efficient(q, k, v)), k, v)),
 }
 

@@ -27,12 +27,14 @@ class AttentionMap:
 def attended(model: nn.Module, look: Callable[[AttentionMap], None]) -> Iterator[None]:
     """Call `look` with the weights of every attention call while the block runs.
 
-    The model runs as it would without: weights are computed beside it, softmax(Q K^T scale + mask) in float32 (of float64: float64), with
-    the scale and the mask of the call and without dropout; a query that may attend to nothing has zeros. Seen are
-    `F.scaled_dot_product_attention`, `nn.MultiheadAttention` and `nn.TransformerEncoder` with their native paths, and attention written
-    out: a product of two activations, softmax over the last axis, a product with values. A softmax of anything else is no attention, nor
-    is that of channels over channels (XCiT, DaViT). Not seen are kernels of other packages (flash-attn, xformers), `flex_attention`, other
-    threads, and attention without softmax.
+    The model runs as it would without, bit for bit; only what `torch.compile` made runs uncompiled. Weights are computed beside it:
+    softmax(Q K^T scale + mask) in float32 (of float64: float64), with the scale and the mask of the call and without dropout; a query
+    that may attend to nothing has zeros.
+
+    Seen are `F.scaled_dot_product_attention`, `nn.MultiheadAttention` and `nn.TransformerEncoder` with their native paths, and attention
+    written out: a product of two activations, softmax over the last axis, a product with values. A softmax of anything else is no
+    attention, nor is that of channels over channels (XCiT, DaViT). Not seen are kernels of other packages (flash-attn, xformers),
+    `flex_attention`, other threads, and attention without softmax.
 
     Windows (Swin) stand in the batch dimension: (N windows, heads, L, L). Where scores come as (N heads, L, S), the module's own
     `num_heads` (or the like) takes them apart. Names begin anew with each call of the model from outside.

@@ -49,6 +49,12 @@ def compared(asked: Mapping[str, Any]) -> Ask | None:
     return ask
 
 
+def of_model(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is asked of the model; where it has no checkpoint, how to read one is said about the other."""
+    about_other = asked.get("against") is not None and asked.get("checkpoint") is None
+    return {name: value for name, value in asked.items() if not (about_other and name in OF_A_CHECKPOINT)}
+
+
 def _of_weights(archive: Archive, key: str | None) -> Archive:
     """Refuse what an optimizer keeps beside each weight: it has the shapes of weights, and is none."""
     if key and any(group.key == key and group.role == "optimizer" for group in archive.groups):

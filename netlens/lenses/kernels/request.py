@@ -15,7 +15,7 @@ from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.pictures import OUT, Pictures
 from netlens.errors import CheckpointDoesNotFit, UsageError
-from netlens.lenses.kernels.checkpoints import compared, in_place_of_model, told_apart
+from netlens.lenses.kernels.checkpoints import compared, in_place_of_model, of_model, told_apart
 from netlens.lenses.kernels.report import KernelsReport
 from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.checkpoints.archive import Archive
@@ -72,7 +72,7 @@ class Request:
             check_choice("--include", kind, KINDS)
         return cls(
             spec=spec,
-            model=None if archive else AskedModel.of(asked),
+            model=None if archive else AskedModel.of(of_model(asked)),
             archive=archive,
             key=asked.get("key"),
             against=compared(asked),

@@ -12,6 +12,7 @@ from PIL import Image
 from netlens.drawing.grids import Grid, Scale, Tiles, contact_sheet
 from netlens.drawing.histograms import Panel, histograms
 from netlens.drawing.layout import GROUP
+from netlens.drawing.limits import common_limit
 from netlens.lenses.kernels.captions import counted, footnote, subtitle, title
 from netlens.lenses.kernels.forms import Form, Options, form_of, joined, norms, panels, plain_kernels, strongest
 from netlens.lenses.kernels.report import LayerWeights
@@ -19,8 +20,6 @@ from netlens.lenses.kernels.spectra import spectrum
 
 __all__ = ["Options", "difference_grids", "filter_grids", "histogram_page", "sheet", "spectra_grids"]
 
-CROWD = 0.999  # share of the weights that a scale must hold,
-FAR = 3.0  # where the largest is so many times further out: one weight shall not bleach the rest
 SHEET_MATRIX = (32, 128)  # rows and columns of a matrix that a sheet has room for
 
 
@@ -77,7 +76,7 @@ def difference_grids(
         change = parts[0] - parts[1]
     both = np.concatenate(parts)
     scale, beyond = _scale(both, options)
-    factor = _round_factor(_limit(both)[0], _limit(change)[0])
+    factor = _round_factor(common_limit(both)[0], common_limit(change)[0])
     names = (*names, f"{factor:g} × their difference")
     words = f"{', '.join(names)}: {_side_by_side(form, change.shape)}; {subtitle(layer, form, one, options, moved=True)}"
     shown = _triples(form, [*parts, factor * change], names, panels(form, one)[1], scale)
@@ -175,24 +174,8 @@ def _scale(values: np.ndarray, options: Options) -> tuple[Scale, str]:
     """Return the scale, and what lies beyond it."""
     if options.scale == "each":
         return Scale(limit=None, unit="weight"), ""
-    limit, beyond, largest = _limit(values)
-    text = f"{beyond:,} numbers are beyond the scale, up to {largest:.3g}" if beyond else ""
-    return Scale(limit=limit or 1.0, unit="weight"), text
-
-
-def _limit(values: np.ndarray) -> tuple[float, int, float]:
-    """Return the end of a common scale, how many values lie beyond it and the largest of them.
-
-    It is the largest |value|, unless this is far out: then what 999 of 1,000 keep within (of fewer, all).
-    """
-    sizes = np.abs(values[np.isfinite(values)]).astype(np.float64)
-    if not sizes.size:
-        return 0.0, 0, 0.0
-    largest = float(sizes.max())
-    crowd = float(np.quantile(sizes, CROWD, method="higher"))
-    if largest <= FAR * crowd or crowd == 0:
-        return largest, 0, largest
-    return crowd, int((sizes > crowd).sum()), largest
+    limit, beyond = common_limit(values)
+    return Scale(limit=limit or 1.0, unit="weight"), beyond
 
 
 def _round_factor(limit: float, change: float) -> float:

@@ -83,11 +83,23 @@ class TransformerBlock(nn.Module):
 
 
 class ShapeViT(nn.Module):
-    """Vision transformer, (N, 3, 64, 64) -> (N, classes) scores: 64 patches of 8 x 8 pixels and a class token."""
+    """Vision transformer, (N, 3, 64, 64) -> (N, classes) scores: 64 tokens, one for every 8 x 8 pixels, and a class token.
 
-    def __init__(self, classes: int = 6, width: int = 64, depth: int = 3, heads: int = 4) -> None:
+    Convolutions come first, as in Xiao et al. 2021 ("Early convolutions help transformers see better"), so that a few thousand scenes
+    teach it; a token has then seen 31 x 31 pixels. What joins them into a shape is attention.
+    """
+
+    def __init__(self, classes: int = 6, width: int = 64, depth: int = 2, heads: int = 4) -> None:
         super().__init__()
-        self.patch_embed = nn.Conv2d(3, width, 8, stride=8)
+        self.stem = nn.Sequential(
+            ConvBlock(3, 24, 7, stride=2),  # 32 x 32
+            ConvBlock(24, 24, 3),
+            ConvBlock(24, 48, 3, stride=2),  # 16 x 16
+            ConvBlock(48, 48, 3, groups=48),
+            ConvBlock(48, 64, 1),
+            ConvBlock(64, 64, 3, stride=2, groups=64),  # 8 x 8
+        )
+        self.patch_embed = nn.Conv2d(64, width, 1)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.randn(1, 65, width) * 0.02)
         self.blocks = nn.Sequential(*(TransformerBlock(width, heads, 2 * width) for _ in range(depth)))
@@ -96,7 +108,7 @@ class ShapeViT(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """Return what the last block leaves, normalised: (N, 65, width), the class token first, then the patches row by row."""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        patches = self.patch_embed(self.stem(images)).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed
         return self.norm(self.blocks(tokens))
 

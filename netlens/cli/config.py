@@ -174,6 +174,13 @@ def _whole(value: object) -> int:
     return value
 
 
+def _seed(value: object) -> int:
+    seed = _whole(value)
+    if seed >= 2**32:  # numpy takes no larger one
+        raise ValueError
+    return seed
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -239,7 +246,7 @@ KEYS: dict[str, Key] = {
     "lock": Key(_text, 'the path of a file: "netlens.lock.json"'),
     "lock-level": _one_of("output params layers", _BOTH),
     "device": Key(_text, 'a text: "meta", "cpu" or "cuda:0"'),
-    "seed": Key(_whole, "a whole number"),
+    "seed": Key(_seed, "a whole number from 0 to 4294967295"),
     "depth": Key(_whole, "a whole number"),
     "columns": Key(_words, 'a text or a list of texts: "params,macs"'),
     "sort": Key(_text, 'a text: "params"'),

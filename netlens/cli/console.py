@@ -155,7 +155,8 @@ def _console(stream: TextIO) -> Console:
 
 
 def _is_endless(stream: TextIO | None) -> bool:
-    return not _is_terminal(stream) and not os.environ.get("COLUMNS", "").isdigit()
+    columns = os.environ.get("COLUMNS", "")
+    return not _is_terminal(stream) and not (columns.isdecimal() and int(columns))
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

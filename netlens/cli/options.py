@@ -197,7 +197,7 @@ Layer = Annotated[
 
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", min=0, show_default="0", help="Seed of everything random."),
+    typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, show_default="0", help="Seed of everything random."),
 ]
 
 Out = Annotated[

@@ -15,7 +15,7 @@ from netlens.errors import FileProblem, InputError, UsageError
 from netlens.loading.images import find_images
 from netlens.loading.specs import ModelSpec, parse_model_spec
 from netlens.loading.suggest import did_you_mean
-from netlens.loading.words import listed, one_line
+from netlens.loading.words import listed, one_line, user_path
 
 if TYPE_CHECKING:
     from netlens.loading.preprocessing import Preprocessing
@@ -65,7 +65,7 @@ def parse_data(text: str) -> Path | ModelSpec:
         NetlensError: it names nothing.
     """
     text = text.strip()
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text and (path.is_dir() or has_magic(text)):
         return path
     if path.suffix == ".py" and path.is_file():
@@ -122,7 +122,7 @@ def _folder(text: str) -> Data:
         paths = find_images([text])
     except FileProblem as error:
         raise FileProblem(error.message, hint=error.hint.replace("--image", "--data")) from error
-    folder = Path(text).expanduser()
+    folder = user_path(text)
     labelled = folder.is_dir() and all(path.parent != folder for path in paths)
     classes = tuple(sorted({path.parent.name for path in paths}, key=_natural)) if labelled else None
     return Data(one_line(text), len(paths), classes, partial(pictures, paths, classes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from netlens.loading.extras import import_extra, version
 from netlens.loading.named import NamedModel
 from netlens.loading.specs import ModelSpec
 from netlens.loading.suggest import did_you_mean
-from netlens.loading.words import cause, listed
+from netlens.loading.words import cause, listed, user_path
 
 
 def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> NamedModel:
@@ -69,7 +68,7 @@ def _stored(spec: ModelSpec, types: list[str], model_args: Mapping[str, object])
     """Read a config from a folder, or from the hub."""
     from transformers import AutoConfig
 
-    name, folder = spec.name, Path(spec.name).expanduser()
+    name, folder = spec.name, user_path(spec.name)
     if not (folder / "config.json").is_file():
         if folder.is_dir():
             raise ModelNotFound(f"{name!r} has no config.json", hint="hf:FOLDER is a folder that `save_pretrained` wrote")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from netlens.errors import FileProblem
 from netlens.loading.suggest import did_you_mean
-from netlens.loading.words import cause, one_line
+from netlens.loading.words import cause, one_line, user_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,7 +95,7 @@ def _matches(pattern: str) -> list[Path]:
     if not pattern.strip():
         raise FileProblem("--image names nothing", hint=NAMES)
     try:
-        path = Path(pattern).expanduser()
+        path = user_path(pattern)
     except RuntimeError:  # "~cat.png" is no user's home
         path = Path(pattern)
     if path.is_dir():

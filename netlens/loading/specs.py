@@ -25,7 +25,7 @@ from pathlib import Path
 
 from netlens.errors import FileProblem, ModelNotBuilt, ModelNotFound, UsageError
 from netlens.loading.suggest import closest, did_you_mean
-from netlens.loading.words import listed, one_line
+from netlens.loading.words import listed, one_line, user_path
 
 SOURCES = {"tv": "torchvision", "torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
 CHECKPOINTS = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".safetensors", ".pkl", ".pth.tar", ".index.json", ".distcp", ".torchscript")
@@ -131,7 +131,7 @@ def _module_spec(text: str, module: str, attribute: str) -> ModelSpec:
 
 def _path_spec(text: str) -> ModelSpec:
     file, _, attribute = text.rpartition(":") if ".py:" in text else (text, "", "")
-    path = Path(file.rstrip(":")).expanduser()  # pytest writes nets.py::Net
+    path = user_path(file.rstrip(":"))  # pytest writes nets.py::Net
     if not os.path.lexists(path):
         raise _no_such_file(path)
     if path.suffix != ".py" or path.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST = 400  # characters of somebody else's message that are worth repeating
 
@@ -18,6 +19,15 @@ def cause(error: BaseException) -> str:
     """Return the type and the message of an exception: "ValueError: width must be even"."""
     message = one_line(error)
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def user_path(text: str | Path) -> Path:
+    """Return a path with `~` as the user's home; one of nobody that this machine knows is a name like any other."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

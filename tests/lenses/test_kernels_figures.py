@@ -307,7 +307,8 @@ def compare(this: np.ndarray, other: np.ndarray, options: Options = EVERYTHING, 
 
 
 def factor_of(grid: Grid) -> float:
-    return float(grid.subtitle.split(" × their difference")[0].split(", ")[-1])
+    before, times, _ = grid.subtitle.partition(" × their difference")
+    return float(before.split(", ")[-1]) if times else 1.0
 
 
 def test_a_difference_stands_beside_both_in_each_tile():
@@ -318,12 +319,26 @@ def test_a_difference_stands_beside_both_in_each_tile():
     for f, c, y, x in np.ndindex(5, 3, 4, 4):
         a, b = float(this[f, c, y, x]), float(other[f, c, y, x])
         expected = (a, b, factor * (a - b))
-        assert tuple(grid.tiles.values[f, y, part * 5 + x, c] for part in range(3)) == pytest.approx(expected)
+        assert tuple(grid.tiles.values[3 * f + part, y, x, c] for part in range(3)) == pytest.approx(expected)
     limit = max(np.abs(this).max(), np.abs(other).max())
     change = np.abs(this - other).max()
     assert grid.scale.limit == limit
     assert factor in (1, 2, 5, 10, 20, 50, 100) and factor * change <= limit < 2.5 * factor * change
-    assert grid.subtitle.startswith(f"new, old, {factor:g} × their difference: from left to right in each tile; 5 filters")
+    names = ("new", "old", f"{factor:g} × their difference")
+    assert (grid.tiles.columns, grid.tiles.column_labels, grid.tiles.row_labels) == (3, names, ("0", "1", "2", "3", "4"))
+    assert grid.subtitle.startswith(f"{', '.join(names)}: three columns; 5 filters")
+
+
+def test_where_each_filter_has_its_own_scale_the_three_share_a_tile_and_so_the_scale():
+    this = random(5, 3, 4, 4)
+    other = this + 0.04 * random(5, 3, 4, 4, seed=1)
+    grid = compare(this, other, Options(scale="each"))
+    factor = factor_of(grid)
+    for f, c, y, x in np.ndindex(5, 3, 4, 4):
+        a, b = float(this[f, c, y, x]), float(other[f, c, y, x])
+        found = tuple(grid.tiles.values[f, y, part * 5 + x, c] for part in range(3))
+        assert found == pytest.approx((a, b, factor * (a - b)))
+    assert "from left to right in each tile" in grid.subtitle
 
 
 def test_a_difference_of_mosaics_is_three_blocks_of_what_moved_most():
@@ -351,12 +366,13 @@ def test_a_difference_of_matrices_is_three_matrices():
     assert grid.tiles.labels == ("new", "old", f"{factor:g} × their difference")
 
 
-def test_a_difference_of_strips_and_of_slices_is_from_top_to_bottom():
+def test_a_difference_of_strips_and_of_slices_within_a_tile_is_from_top_to_bottom():
+    each = Options(scale="each")
     this, other = random(5, 1, 9), random(5, 1, 9, seed=1)
-    values = compare(this, other, kind="conv1d").tiles.values
+    values = compare(this, other, each, kind="conv1d").tiles.values
     assert (values[:, 0] == this[:, 0]).all() and (values[:, 2] == other[:, 0]).all() and (values[:, [1, 3]] == 0).all()
     this, other = random(5, 3, 2, 4, 4), random(5, 3, 2, 4, 4, seed=1)
-    values = compare(this, other, kind="conv3d").tiles.values
+    values = compare(this, other, each, kind="conv3d").tiles.values
     for f, c, t, y, x in np.ndindex(*this.shape):
         assert values[f, y, t * 5 + x, c] == this[f, c, t, y, x]
         assert values[f, 5 + y, t * 5 + x, c] == other[f, c, t, y, x]
@@ -369,14 +385,14 @@ def test_a_difference_in_one_tile_a_filter_shows_the_channel_that_moved_most():
         other[f, 2 * f] += 0.5
     grid = compare(this, other, Options(summary="largest"))
     for f in range(6):
-        assert (grid.tiles.values[f, :, :3] == this[f, 2 * f]).all()
-        assert grid.tiles.labels[f] == f"{f}:c{2 * f}"
+        assert (grid.tiles.values[3 * f] == this[f, 2 * f]).all()
+        assert grid.tiles.row_labels[f] == f"{f}:c{2 * f}"
 
 
 def test_no_difference_is_nothing():
     w = random(5, 3, 4, 4)
     grid = compare(w, w)
-    assert (grid.tiles.values[:, :, 10:] == 0).all() and factor_of(grid) == 1
+    assert (grid.tiles.values[2::3] == 0).all() and factor_of(grid) == 1
 
 
 # --- Spectra

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def measure(
         for args, kwargs in batches():
             pass_.run(args, kwargs, around)
             step()
-    layers = pass_.statistics.result()
+    layers = pass_.layers()
     broken = any(layer.nan or layer.infinite for layer in layers)
     return Measured(
         layers=layers,
@@ -126,6 +126,9 @@ class _Pass:
         self.samples = 0
         self._squares: list[Tensor] = []
         self._elements = 0
+        self._order: dict[str, int] = {}  # of all outputs, also those that are not measured
+        self._last_weighted = 0
+        self._narrow: set[str] = set()
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Callable[[], Any]) -> None:
         self._layouts.begin((args, kwargs))
@@ -147,6 +150,12 @@ class _Pass:
 
     def _look(self, output: Output) -> None:
         layout = self._layouts.of(output)
+        self._order.setdefault(output.name, len(self._order))
+        weights = [] if output.module is None else list(output.module.parameters(recurse=False))
+        if weights:
+            self._last_weighted = max(self._last_weighted, self._order[output.name])
+        if weights and weights[0].dim() > 1 and weights[0][:1].numel() == 1:
+            self._narrow.add(output.name)
         if self._wanted is not None and output.name not in self._wanted:
             return
         self.statistics.add(output, layout)
@@ -154,6 +163,14 @@ class _Pass:
         if (missing := self._keep - kept.count) > 0:
             maps, _ = as_maps(output.tensor.detach(), layout)
             kept.values.append(maps[:missing].float().cpu().numpy().copy())
+
+    def layers(self) -> tuple[LayerActivity, ...]:
+        """Return all rows, numbered as `--layer` counts; what is made of a single number has one signal in all channels by design."""
+        placed = [
+            replace(layer, index=self._order[layer.name], final=self._order[layer.name] >= self._last_weighted)
+            for layer in self.statistics.result()
+        ]
+        return tuple(replace(row, effective_rank=None, correlation=None) if row.name in self._narrow else row for row in placed)
 
     def _add_input(self, inputs: Any) -> None:
         for _, tensor in leaves(inputs):
@@ -196,19 +213,27 @@ def running(model: nn.Module) -> Iterator[None]:
     model.eval()
     fresh = without_statistics(model)
     momenta = [norm.momentum for norm in fresh]
+    hooks = [norm.register_forward_pre_hook(_normalise_by_the_batch) for norm in fresh]
     for norm in fresh:
-        norm.train()
         norm.momentum = 0.0  # statistics of the batch are used, and not kept
     try:
         with torch.no_grad(), seeded(0):
             yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for norm, momentum in zip(fresh, momenta, strict=True):
             norm.momentum = momentum
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.zero_()
         for module, training in modes.items():
             module.training = training
+
+
+def _normalise_by_the_batch(norm: Any, given: tuple[Any, ...]) -> None:
+    """Use the statistics of the batch, unless it has a single value of each channel, which torch refuses."""
+    shape = given[0].shape if given and isinstance(given[0], Tensor) else ()
+    norm.training = not shape or shape.numel() > shape[1 if len(shape) > 1 else 0]
 
 
 def without_statistics(model: nn.Module) -> list[Any]:

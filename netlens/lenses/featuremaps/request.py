@@ -23,6 +23,7 @@ from netlens.loading.images import find_images
 from netlens.loading.inputs import InputSpec, parse_input_spec
 from netlens.loading.preprocessing_options import parse_mean, parse_size, parse_std
 from netlens.loading.suggest import check_choice
+from netlens.loading.words import user_path
 from netlens.parts import Picture
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _value(choice: Any) -> str | None:
 
 
 def _input(text: str) -> InputSpec | Path:
-    path = Path(text).expanduser()
+    path = user_path(text)
     return path if path.suffix.lower() in SAVED or path.is_file() else parse_input_spec(text)
 
 

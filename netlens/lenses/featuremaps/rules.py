@@ -3,51 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
 from netlens.findings import Finding, Severity
-from netlens.lenses.featuremaps.report import FeaturemapsReport, LayerActivity
-from netlens.lenses.featuremaps.verdicts import ENOUGH, RULES, Verdict, verdicts
-from netlens.wording import counted, listed, number, short
+from netlens.lenses.featuremaps.diagnosis import ATTENTION, IGNORED, INVARIANT, VANISHED, Diagnosis, Ill
+from netlens.lenses.featuremaps.report import FeaturemapsReport
+from netlens.lenses.featuremaps.verdicts import ENOUGH, RULES
+from netlens.wording import counted, number, short
 
-IGNORED, INVARIANT = 1e-10, 1e-6  # variance between samples / mean square, at the end of the network: error, warning
-VANISHED = (1e-5, 1e-8)  # RMS / RMS of the input, of all that comes after; ours: a fresh alexnet has 1e-3
-ATTENTION, ATTENTION_KEYS = 0.10, 8  # mean entropy / ln N
-CERTAIN_FRESH = 0.9  # mean largest probability of a model that has learned nothing; ours: with ln C of loss it would be 1 / C
+CERTAIN_FRESH = 0.9  # mean largest probability of a model that has learned nothing; ours: healthy fresh models stay below 0.1
 CERTAIN_CLASSES = 3
+NAMED = 3  # layers that a finding lists beside its own
 
 LOST = "what comes out no longer depends on what goes in"
 
 
 def diagnose(report: FeaturemapsReport) -> tuple[Finding, ...]:
-    """Return what is wrong. After a value that is not finite nothing else is judged: it follows from that."""
-    broken = tuple(_nonfinite(report))
-    if broken:
-        return broken
-    return (*_lost(report), *_vanished(report), *_layers(report), *_attention(report), *_output(report))
+    """Return what is wrong, each fault once."""
+    found = Diagnosis(report)
+    if found.broken:
+        return tuple(_nonfinite(report))
+    causes = (*_lost(found), *_vanished(found), *_layers(found), *_attention(found))
+    symptoms = () if any(cause.severity > Severity.INFO for cause in causes) else _output(report)
+    return (*causes, *symptoms)
 
 
 def alarms(report: FeaturemapsReport) -> dict[str, str]:
     """Return a short word for each layer that is not well: name -> "dead, collapsed"."""
-    said = {layer.name: ", ".join(RULES[code].word for code in verdicts(layer, report.run)) for layer in report.layers}
+    found = Diagnosis(report)
+    said: dict[str, list[str]] = {}
     if report.first_nonfinite is not None:
-        said[report.first_nonfinite.name] = "not finite"
-    elif (start := lost_from(report.layers, INVARIANT)) is not None:
-        said[start.name] = "input lost"
-    return {name: words for name, words in said.items() if words}
+        said[report.first_nonfinite.name] = ["not finite"]
+    if found.lost is not None:
+        said[found.lost.name] = ["input lost"]
+    if found.vanished is not None:
+        said.setdefault(found.vanished[0].name, []).append("vanishing")
+    for each in found.ill:
+        if each.verdict.severity > Severity.INFO:
+            said.setdefault(each.layer.name, []).append(RULES[each.code].word)
+    return {name: ", ".join(words) for name, words in said.items()}
 
 
 def marks(report: FeaturemapsReport) -> dict[int, dict[str, Severity]]:
     """Return which cells of the table are sick: index of a layer -> column -> how bad. What is only info has no mark."""
-    found: dict[int, dict[str, Severity]] = {}
-    for layer in report.layers:
-        if layer.nan or layer.infinite:
-            found.setdefault(layer.index, {})["nonfinite"] = Severity.ERROR
-        for code, verdict in verdicts(layer, report.run).items():
-            if verdict.severity > Severity.INFO:
-                cells = found.setdefault(layer.index, {})
-                cells.update({column: max(verdict.severity, cells.get(column, verdict.severity)) for column in RULES[code].columns})
-    return found
+    found = Diagnosis(report)
+    cells = [(layer.index, "nonfinite", Severity.ERROR) for layer in report.layers if layer.nan or layer.infinite]
+    cells += [(each.layer.index, name, each.verdict.severity) for each in found.ill for name in RULES[each.code].columns]
+    if found.lost is not None:
+        cells.append((found.lost.index, "between", Severity.ERROR))
+    if found.vanished is not None:
+        cells.append((found.vanished[0].index, "std", Severity.WARNING))
+    sick: dict[int, dict[str, Severity]] = {}
+    for index, name, severity in cells:
+        if severity > Severity.INFO:
+            row = sick.setdefault(index, {})
+            row[name] = max(severity, row.get(name, severity))
+    return sick
+
+
+def peaked(report: FeaturemapsReport) -> set[str]:
+    """Return the names of attention layers that look at hardly more than one token."""
+    return {layer.name for _, layer in Diagnosis(report).peaked}
 
 
 def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
@@ -71,110 +86,84 @@ def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
         )
 
 
-def lost_from(layers: Sequence[LayerActivity], bound: float) -> LayerActivity | None:
-    """Return the first layer from which on the outputs of all samples are alike up to the end; class tokens and side inputs may be before.
-
-    Args:
-        layers: in the order in which they ran.
-        bound: of the variance between samples / mean square.
-    """
-    start = None
-    for layer in reversed(layers):
-        if layer.between is None:
-            continue
-        if layer.between >= bound:
-            break
-        start = layer
-    return start
-
-
-def _lost(report: FeaturemapsReport) -> Iterator[Finding]:
-    """The output of all samples is the same: the input is ignored."""
-    between = None if report.output is None else report.output.between
-    if report.run.samples < 2 or between is None or between >= INVARIANT:
+def _lost(found: Diagnosis) -> Iterator[Finding]:
+    """The output of all samples is the same: the input is ignored. Left out where a rule about that layer, or before it, says why."""
+    output, start, severity = found.report.output, found.lost, found.ignored
+    if output is None or severity is None or found.vanished is not None or any(each.layer is start for each in found.ill):
         return
-    start = lost_from(report.layers, INVARIANT)
-    where = "" if start is None else short(start.name)
-    ignored = between < IGNORED
-    begins = "" if start is None else f"; it is lost from `{short(start.name)}` ({start.type}) on"
+    ignored = (output.between or 0) < IGNORED
+    fresh = "; a fresh network may start so, behind a gate or LayerScale near 0: look again after some steps of training"
+    begins = f"; it is lost from `{short(start.name)}` ({short(start.type)}) on" if start is not None else ""
     yield Finding(
         "input-ignored" if ignored else "batch-invariant",
-        Severity.ERROR if ignored else Severity.WARNING,
-        where,
-        f"{LOST}: all {report.run.samples:,} samples give {'the same' if ignored else 'nearly the same'} output{begins}",
-        measured=f"variance between samples / mean square {number(between)}",
+        severity,
+        "" if start is None else short(start.name),
+        f"{LOST}: all {found.report.run.samples:,} samples give {'the same' if ignored else 'nearly the same'} output"
+        + (fresh if severity is Severity.INFO else begins),
+        measured=f"variance between samples / mean square {number(output.between or 0)}",
         threshold=f"{INVARIANT:g} (warning), {IGNORED:g} (error)",
         remedy="look at the weights and biases of that layer: zeros, a dead activation before it, or a bias that drowns the signal",
     )
 
 
-def _vanished(report: FeaturemapsReport) -> Iterator[Finding]:
-    """The signal has become tiny and stays so up to the last layers; branches that are scaled down on purpose come back."""
-    reference = report.run.input_rms
-    start, least = None, 0.0
-    for layer in reversed([layer for layer in report.layers if not layer.final and layer.rms and reference]):
-        ratio = (layer.rms or 0) / (reference or 1)
-        if ratio >= VANISHED[0]:
-            break
-        start, least = layer, min(ratio, least or ratio)
-    if start is None:
+def _vanished(found: Diagnosis) -> Iterator[Finding]:
+    if found.vanished is None:
         return
+    start, least = found.vanished
     yield Finding(
         "vanishing-activations",
-        Severity.ERROR if least <= VANISHED[1] else Severity.WARNING,
+        Severity.ERROR if least <= VANISHED[1] or found.lost is not None else Severity.WARNING,
         short(start.name),
-        f"the signal dies: from here on it is at most {number(VANISHED[0])} of the input's size, and does not recover",
+        f"the signal dies: from here on it is below {number(VANISHED[0])} of the input's size, and does not recover"
+        + (f"; {LOST}" if found.lost is not None else ""),
         measured=f"RMS / RMS of the input down to {number(least)}",
         threshold=f"{VANISHED[0]:g} (warning), {VANISHED[1]:g} (error)",
         remedy="initialise with a standard deviation of about 1 / sqrt(fan-in) (`netlens kernels` names the layers), or normalise",
     )
 
 
-def _layers(report: FeaturemapsReport) -> Iterator[Finding]:
-    found = [(layer, code, verdict) for layer in report.layers for code, verdict in verdicts(layer, report.run).items()]
+def _layers(found: Diagnosis) -> Iterator[Finding]:
     for code, rule in RULES.items():
-        ill = sorted(((layer, verdict) for layer, of, verdict in found if of == code), key=lambda pair: _order(pair[1]))
-        if ill:
-            (worst, verdict), others = ill[0], ill[1:]
-            yield Finding(
-                code,
-                _for_noise(verdict.severity, report, code),
-                short(worst.name),
-                verdict.message + _others(others),
-                measured=verdict.measured,
-                threshold=rule.threshold,
-                remedy=rule.remedy,
-            )
+        ill = [each for each in found.ill if each.code == code]
+        worst_first = sorted(ill, key=lambda each: (each.layer is not found.lost, -each.verdict.severity, -each.verdict.badness))
+        if not ill:
+            continue
+        first = ill[0] if rule.begins else worst_first[0]
+        others = [each for each in worst_first if each is not first]
+        yield Finding(
+            code,
+            max(each.verdict.severity for each in ill),
+            short(first.layer.name),
+            first.verdict.message + (f"; {LOST}" if first.layer is found.lost else "") + _others(others, rule.begins),
+            measured=first.verdict.measured,
+            threshold=rule.threshold,
+            remedy=rule.remedy,
+        )
 
 
-def _for_noise(severity: Severity, report: FeaturemapsReport, code: str) -> Severity:
-    """A trained network may well be silent on noise, which is none of its pictures."""
-    noise = report.run.random_inputs and report.initialised is not True and code in ("dead-relu", "rank-collapse", "redundant-channels")
-    return min(severity, Severity.WARNING) if noise else severity
-
-
-def _order(verdict: Verdict) -> tuple[int, float]:
-    return -verdict.severity, -verdict.badness
-
-
-def _others(ill: Sequence[tuple[LayerActivity, Verdict]]) -> str:
+def _others(ill: Sequence[Ill], begins: bool) -> str:
+    """Say which other layers have it; `ill` is sorted, the worst first."""
     if not ill:
         return ""
-    return f"; the worst of {len(ill) + 1:,} layers, before {listed([f'{short(layer.name)} ({verdict.brief})' for layer, verdict in ill])}"
+    names = listed_few([f"{short(each.layer.name)} ({each.verdict.brief})" for each in ill])
+    return f"; it begins here, and is in {counted(len(ill), 'later layer')}: {names}" if begins else f"; also {names}"
 
 
-def _attention(report: FeaturemapsReport) -> Iterator[Finding]:
-    means = [(fmean(layer.entropy), layer) for layer in report.attention if layer.entropy and layer.keys >= ATTENTION_KEYS]
-    ill = sorted(((mean, layer) for mean, layer in means if mean < ATTENTION), key=lambda pair: pair[0])
-    if ill:
-        mean, layer = ill[0]
-        names = [f"{short(each.name)} ({number(value)})" for value, each in ill[1:]]
-        more = f"; the worst of {counted(len(ill), 'layer')}, before {listed(names)}" if names else ""
+def listed_few(texts: Sequence[str]) -> str:
+    """Return the first of them, and how many more there are."""
+    more = f" and {len(texts) - NAMED:,} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more
+
+
+def _attention(found: Diagnosis) -> Iterator[Finding]:
+    if found.peaked:
+        (mean, layer), *others = found.peaked
+        names = listed_few([f"{short(each.name)} ({number(value)})" for value, each in others])
         yield Finding(
             "attention-collapse",
             Severity.WARNING,
             short(layer.name),
-            f"each token attends to hardly more than one other{more}",
+            f"each token attends to hardly more than one other{f'; also {names}' if names else ''}",
             measured=f"mean entropy / ln {layer.keys:,} = {number(mean)}",
             threshold=f"{ATTENTION:g}",
             remedy="look at the scale of queries and keys: too large a learning rate, or a missing 1 / sqrt(d); QK-normalisation helps",
@@ -182,6 +171,7 @@ def _attention(report: FeaturemapsReport) -> Iterator[Finding]:
 
 
 def _output(report: FeaturemapsReport) -> Iterator[Finding]:
+    """What the scores of classes show; of a fresh model's predictions nothing is said, they are chance."""
     output = report.output
     if output is None or (output.classes or 0) < CERTAIN_CLASSES or (output.between or 0) < INVARIANT:
         return
@@ -195,10 +185,10 @@ def _output(report: FeaturemapsReport) -> Iterator[Finding]:
             threshold=f"{CERTAIN_FRESH:g}; {number(1 / (output.classes or 1))} would be chance",
             remedy="scale the last layer's weights down, or normalise before it: the first loss should be near ln(classes)",
         )
-    if output.predicted == 1 and report.run.samples >= ENOUGH and not report.run.random_inputs:
+    if output.predicted == 1 and report.run.samples >= ENOUGH and not report.run.random_inputs and report.initialised is not True:
         yield Finding(
             "constant-output",
-            Severity.INFO if report.initialised is True else Severity.WARNING,
+            Severity.WARNING,
             output.name,
             f"it predicts the same class for all {report.run.samples:,} samples",
             measured="1 class",

@@ -46,6 +46,7 @@ class Rule:
     columns: tuple[str, ...]  # of the table: where it shows
     threshold: str
     remedy: str
+    begins: bool = False  # told of the first layer that has it, since those after it inherit it; else of the worst
 
 
 def dead(layer: LayerActivity, run: Run) -> Verdict | None:
@@ -77,23 +78,23 @@ def saturated(layer: LayerActivity, run: Run) -> Verdict | None:
 
 
 def exploded(layer: LayerActivity, run: Run) -> Verdict | None:
-    """A root mean square far above that of the input."""
-    if not run.input_rms or layer.rms is None:
+    """A root mean square far above that of the input, and above 1, which normalisation gives: small inputs may well be enlarged."""
+    if layer.rms is None:
         return None
-    growth = layer.rms / run.input_rms
+    usual = max(1.0, run.input_rms or 1.0)
+    growth = layer.rms / usual
     severity = _severity(growth, EXPLODED)
     if severity is None:
         return None
-    message = f"its output is {number(growth)} times as large as the input (RMS {number(layer.rms)})"
+    than = "the input" if usual == run.input_rms else "a normalised signal"
+    message = f"its output is {number(growth)} times as large as {than} (RMS {number(layer.rms)})"
     return Verdict(severity, growth, message, f"{number(growth)} times", f"×{number(growth)}")
 
 
 def collapsed(layer: LayerActivity, run: Run) -> Verdict | None:
     """All channels carry one signal."""
     rank = layer.effective_rank
-    if layer.final or rank is None or rank >= COLLAPSED or layer.channels < COLLAPSED_CHANNELS:
-        return None
-    if run.samples < 2 or layer.elements < COLLAPSED_VALUES * layer.channels:
+    if layer.final or rank is None or rank >= COLLAPSED or not _comparable(layer, run):
         return None
     message = f"its {layer.channels:,} channels carry one signal: they differ by factors only"
     return Verdict(Severity.WARNING, -rank, message, f"effective rank {number(rank)} of {layer.channels:,}", number(rank))
@@ -101,13 +102,19 @@ def collapsed(layer: LayerActivity, run: Run) -> Verdict | None:
 
 def alike(layer: LayerActivity, run: Run) -> Verdict | None:
     """Channels that are copies of each other, without being a single one."""
-    if layer.final or layer.correlation is None or layer.correlation < ALIKE or layer.channels < COLLAPSED_CHANNELS:
+    if layer.final or layer.correlation is None or layer.correlation < ALIKE or not _comparable(layer, run):
         return None
-    if run.samples < 2 or layer.elements < COLLAPSED_VALUES * layer.channels or collapsed(layer, run) is not None:
+    if collapsed(layer, run) is not None:
         return None
     message = f"its {layer.channels:,} channels are copies of each other"
     told = f"mean |correlation| {number(layer.correlation)}"
     return Verdict(Severity.WARNING, layer.correlation, message, told, number(layer.correlation))
+
+
+def _comparable(layer: LayerActivity, run: Run) -> bool:
+    """Tell whether there are enough channels and values of each; rows of probabilities have few degrees of freedom by their nature."""
+    enough = layer.channels >= COLLAPSED_CHANNELS and layer.elements >= COLLAPSED_VALUES * layer.channels and run.samples >= 2
+    return enough and layer.activation not in ("softmax", "log_softmax")
 
 
 def _severity(value: float, bounds: tuple[float, float]) -> Severity | None:
@@ -137,6 +144,7 @@ RULES: Mapping[str, Rule] = {
         ("std", "rms"),
         f"{EXPLODED[0]:g} (warning), {EXPLODED[1]:g} (error)",
         "initialise with a standard deviation of about 1 / sqrt(fan-in), normalise, or scale the residual branches down",
+        begins=True,
     ),
     "rank-collapse": Rule(
         collapsed,
@@ -144,6 +152,7 @@ RULES: Mapping[str, Rule] = {
         ("rank",),
         f"{COLLAPSED}",
         "look for copied or rank-one weights before it (`netlens kernels`), or for a missing normalisation",
+        begins=True,
     ),
     "redundant-channels": Rule(
         alike,
@@ -151,6 +160,7 @@ RULES: Mapping[str, Rule] = {
         ("correlation",),
         f"{ALIKE:g}",
         "look for duplicate filters (`netlens kernels`): copies get the same gradients and stay copies",
+        begins=True,
     ),
 }
 

@@ -77,8 +77,8 @@ def difference_grids(
     both = np.concatenate(parts)
     scale, beyond = _scale(both, options)
     factor = _round_factor(common_limit(both)[0], common_limit(change)[0])
-    names = (*names, f"{factor:g} × their difference")
-    words = f"{', '.join(names)}: {_side_by_side(form, change.shape)}; {subtitle(layer, form, one, options, moved=True)}"
+    names = (*names, "their difference" if factor == 1 else f"{factor:g} × their difference")
+    words = f"{', '.join(names)}: {_side_by_side(form, change.shape, scale)}; {subtitle(layer, form, one, options, moved=True)}"
     shown = _triples(form, [*parts, factor * change], names, panels(form, one)[1], scale)
     return [Grid(f"{title(layer)} · difference", shown, scale, words, footnote(layer, form, one, beyond, norms(one)))]
 
@@ -147,9 +147,11 @@ def _axis(form: Form, shape: Sequence[int]) -> int:
     return 2 if lone and not wide and form.look != "strip" else 1
 
 
-def _side_by_side(form: Form, shape: Sequence[int]) -> str:
+def _side_by_side(form: Form, shape: Sequence[int], scale: Scale) -> str:
     if form.look in ("matrix", "mosaic"):
         return "three matrices" if form.look == "matrix" else "three blocks of columns"
+    if scale.limit is not None:
+        return "three columns"
     return "from left to right in each tile" if _axis(form, shape) == 2 else "from top to bottom in each tile"
 
 
@@ -157,7 +159,10 @@ def _triples(form: Form, parts: list[np.ndarray], names: Sequence[str], labels: 
     """Put three weights beside each other: three matrices, three blocks of a mosaic, or three panels in each tile."""
     if form.look == "matrix":
         return _tiles(form, np.concatenate(parts), tuple(names), scale)
-    if form.look != "mosaic":
+    if form.look != "mosaic" and scale.limit is not None:
+        tiles = _tiles(form, np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), (), scale)
+        return replace(tiles, columns=3, row_labels=labels, column_labels=tuple(names))
+    if form.look != "mosaic":  # each filter its own scale: the three must share a tile to share it
         return _tiles(form, np.concatenate(parts, axis=_axis(form, parts[0].shape)), labels, scale)
     rows = [part.reshape(len(form.filters), -1, *part.shape[1:]) for part in parts]
     return _tiles(form, np.concatenate(rows, axis=1).reshape(-1, *parts[0].shape[1:]), (), scale, blocks=3)

@@ -110,16 +110,15 @@ class _Lister:
     def _described(self, stored: Stored, tensor: StoredTensor, name: str) -> WeightTensor | str:
         """Return the weight as the model or its shape tells it, or why it is none."""
         read = partial(stored.read, self.storages)
+        trainable = tensor.trainable if tensor.kind == "parameter" else None  # a state dict holds detached tensors
         model = self.models.get(stored.name)
         if model is not None and len(model.shape) == len(tensor.shape) and tensor.shape[0] % model.groups == 0:
-            return replace(model, key=tensor.name, shape=tensor.shape, dtype=tensor.dtype, trainable=tensor.trainable, read=read)
+            return replace(model, key=tensor.name, shape=tensor.shape, dtype=tensor.dtype, trainable=trainable, read=read)
         kind = self._kind(stored.name, tensor.shape)
         if kind not in (*HEADS, "embedding"):
             return kind
         groups, transposed = self._layout(stored.name, kind, tensor.shape)
-        return WeightTensor(
-            name, tensor.name, "", kind, tensor.shape, tensor.dtype, groups, transposed, tensor.trainable, None, False, read
-        )
+        return WeightTensor(name, tensor.name, "", kind, tensor.shape, tensor.dtype, groups, transposed, trainable, None, False, read)
 
     def _kind(self, name: str, shape: tuple[int, ...]) -> str:
         path, _, parameter = name.rpartition(".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
 from netlens.loading.specs import ModelSpec, parse_model_spec
 from netlens.loading.suggest import check_choice
+from netlens.loading.words import user_path
 from netlens.parts import Picture
 
 if TYPE_CHECKING:
@@ -140,9 +141,7 @@ def run(asked: Mapping[str, Any]) -> int:
 
 
 def _album(request: Request, asked: Mapping[str, Any]) -> Pictures:
-    out = Path(asked.get("out") or OUT)
-    with suppress(RuntimeError):  # no home of that name: then it is a name like any other
-        out = out.expanduser()  # no shell has done it in pyproject.toml, nor in --out=~/pictures
+    out = user_path(asked.get("out") or OUT)  # no shell has done it in pyproject.toml, nor in --out=~/pictures
     return Pictures(
         "kernels",
         _stem(request.spec),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from netlens.errors import UsageError
 from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.groups import checked_group
 from netlens.loading.specs import ModelSpec
+from netlens.loading.words import user_path
 
 OPTIONS = {"key": "--key", "strip_prefix": "--strip-prefix", "no_strict": "--no-strict", "trust_checkpoint": "--trust-checkpoint"}
 PROGRAMS = {
@@ -43,7 +43,7 @@ class Ask:
             if alone is not None:
                 raise UsageError(f"{alone} says how to read a checkpoint, and none is given", hint=f"add --checkpoint FILE to {alone}")
             return None
-        archive = read_archive(Path(asked["checkpoint"]).expanduser())
+        archive = read_archive(user_path(asked["checkpoint"]))
         checked_group(archive, asked.get("key"))
         return cls(
             archive=archive,

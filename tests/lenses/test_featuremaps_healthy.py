@@ -1,0 +1,181 @@
+"""Models without a fault raise nothing, and a planted fault is told once, by its own rule, where it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netlens.findings import Severity
+from netlens.lenses.featuremaps.request import Request
+from netlens.lenses.featuremaps.rules import diagnose
+from netlens.lenses.featuremaps.run import ran
+from netlens.probing.untouched import seeded
+from tests.lenses.featuremaps_case import codes, measured
+
+ROOT = Path(__file__).parents[2]
+SCENES = str(ROOT / "sample_models/scenes")
+SICK = f"{ROOT}/sample_models/sick.py"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def findings(model: str, **asked: Any) -> list[tuple[str, str]]:
+    """Answer `netlens featuremaps MODEL`, and return what is wrong: code and layer."""
+    report = ran(Request.of({"model": model, "pictures": False, **asked}), lambda *_: None, lambda _: None, lambda *_: None).report
+    return [(finding.code, finding.where) for finding in diagnose(report)]
+
+
+# -- healthy ------------------------------------------------------------------------------------------------------------------------
+
+NOISE = {"noise of 8": {}, "noise of 1": {"input": ["1,3,64,64"]}, "noise of 2": {"input": ["2,3,64,64"]}}
+SIZES = {**NOISE, "scenes": {"image": [SCENES], "size": "64"}, "a scene": {"image": [f"{SCENES}/00-circle.png"], "size": "64"}}
+CONVOLUTIONAL = ("resnet18", "mobilenet_v3_small", "convnext_tiny", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "densenet121")
+
+
+@pytest.mark.parametrize("asked", [name for name in SIZES if name != "noise of 8"])
+@pytest.mark.parametrize("model", CONVOLUTIONAL)
+def test_fresh_convolutional_networks_are_healthy(model, asked):
+    """Pictures of 64 x 64 end in maps of 2 x 2 and 1 x 1, where BatchNorm of one sample has a single value of each channel."""
+    assert findings(model, **SIZES[asked]) == []
+
+
+@pytest.mark.parametrize(
+    "model", ["swin_t", "vit_b_32", "alexnet", "regnet_y_400mf", "timm:nf_regnet_b0", "timm:swin_tiny_patch4_window7_224"]
+)
+def test_fresh_networks_of_their_own_size_are_healthy(model):
+    assert findings(model) == []
+
+
+def test_batchnorm_of_one_value_a_channel_does_not_normalise_by_it():
+    """A channel of one value has no variance: torch refuses; then the statistics are those that the layer starts with, 0 and 1."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 4)
+    )
+    found = {layer.name: layer for layer in measured(model, torch.randn(1, 3, 8, 8), initialised=True).layers}
+    assert found["1"].std == pytest.approx(1, abs=1e-3)
+    assert found["3"].rms == pytest.approx(found["2"].rms, rel=1e-4)
+    assert model[3].training and model[3].momentum == 0.1 and not model[3]._forward_pre_hooks
+
+
+TEXT = {
+    "hf:gpt2": {"model_arg": ["n_embd=64", "n_layer=4", "n_head=4"]},
+    "hf:bert": {"model_arg": ["hidden_size=64", "num_hidden_layers=2", "num_attention_heads=4", "intermediate_size=128"]},
+}
+
+
+@pytest.mark.parametrize("model", TEXT)
+def test_fresh_language_models_are_healthy(model):
+    assert findings(model, **TEXT[model], attention=True) == []
+
+
+class Decoder(nn.Module):
+    """A small GPT."""
+
+    def __init__(self, width: int = 64, scale: float = 1.0) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(100, width), nn.Embedding(32, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, batch_first=True, norm_first=True, activation="gelu")
+        self.blocks = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 100)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        length = ids.shape[1]
+        mask = nn.Transformer.generate_square_subsequent_mask(length)
+        return self.head(self.norm(self.blocks(self.tokens(ids) + self.places.weight[:length], mask=mask, is_causal=True)))
+
+
+class Recurrent(nn.Module):
+    """Words in, classes out."""
+
+    def __init__(self, kind: type[nn.Module] = nn.LSTM) -> None:
+        super().__init__()
+        self.embedding, self.rnn, self.head = nn.Embedding(100, 32), kind(32, 64, num_layers=2, batch_first=True), nn.Linear(64, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embedding(ids))[0][:, -1])
+
+
+class Series(nn.Module):
+    """One number a step: its first layer has one signal in all channels by design."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rise = nn.Linear(1, 64)
+        self.body = nn.Sequential(nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 64), nn.ReLU())
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.rise(x)).mean(1))
+
+
+def built(make: Callable[[], nn.Module]) -> nn.Module:
+    with seeded(0):
+        return make()
+
+
+IDS = torch.arange(8 * 24).remainder(97).view(8, 24)
+
+
+@pytest.mark.parametrize("make", [Decoder, Recurrent, partial(Recurrent, nn.GRU), partial(Recurrent, nn.RNN)])
+def test_small_networks_for_words_are_healthy(make):
+    assert codes(diagnose(measured(built(make), IDS, initialised=True))) == []
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_network_that_normalises_takes_inputs_of_any_size(scale):
+    model = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    with seeded(0):
+        x = scale * torch.randn(64, 16)
+        model[0](x), model.load_state_dict(model.state_dict())  # running statistics
+        for _ in range(100):
+            model[0](x)
+    assert codes(diagnose(measured(model, x, initialised=True))) == []
+
+
+def test_a_series_of_single_numbers_is_healthy():
+    with seeded(0):
+        assert codes(diagnose(measured(Series(), torch.randn(8, 50, 1), initialised=True))) == []
+
+
+@pytest.mark.parametrize("name", ["ShapeNet", "ShapeViT"])
+def test_the_trained_sample_models_are_healthy(name):
+    weights = ROOT / f"sample_models/weights/{name.lower()}.safetensors"
+    assert findings(f"{ROOT}/sample_models/shapes.py:{name}", checkpoint=weights, image=[SCENES], attention=True) == []
+    for samples in (1, 2, 8):
+        assert [pair for pair in findings(f"{SICK}:healthy", input=[f"{samples},3,64,64"])] == []
+
+
+@pytest.mark.parametrize("twin", ["healthy", "frozen_body", "detached_branch", "unused_layer", "wrong_normalisation", "fresh_plain"])
+def test_twins_whose_fault_does_not_show_in_a_forward_pass_raise_nothing(twin):
+    assert findings(f"{SICK}:{twin}", image=[SCENES], size="64", mean="0.5", std="0.28") == []
+
+
+# -- sick ---------------------------------------------------------------------------------------------------------------------------
+
+TWINS = {
+    "dead_relu": ("dead-relu", "layer2.0.act"),
+    "saturated_sigmoid": ("saturated", "layer1.0.act"),
+    "exploding_init": ("exploding-activations", "layer1.0.conv"),
+    "vanishing_init": ("vanishing-activations", "layer1.0.conv"),
+    "nan_weight": ("act-nonfinite", "layer2.0.conv"),
+    "constant_output": ("input-ignored", "head"),
+}
+
+
+@pytest.mark.parametrize("size", ["64", "224"])
+@pytest.mark.parametrize("twin", TWINS)
+def test_each_sick_twin_raises_its_own(twin, size):
+    assert findings(f"{SICK}:{twin}", image=[SCENES], size=size, mean="0.5", std="0.28") == [TWINS[twin]]

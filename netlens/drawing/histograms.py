@@ -6,7 +6,7 @@ So a single outlier is still seen beside ten thousand ordinary values, and a spi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -16,11 +16,13 @@ from netlens.drawing.canvas import Canvas
 from netlens.drawing.colours import MAT, PAPER, palette
 from netlens.drawing.grids import TALLEST, WIDEST
 from netlens.drawing.text import SOFT, Paragraph, elided, font, height, width, wrapped
+from netlens.wording import abbreviated
 
 MARGIN, GAP = 24, 28  # pixels around the page, and between panels
 LARGEST = ((1, 512), (6, 384), (24, 256))  # up to so many panels, each with a plot so many pixels wide,
 SMALL = 192  # else this wide: all are multiples of 64, the usual number of bins
 ASPECT = 0.42  # of a plot
+NAME = 28  # characters of a label that fit above a plot
 LOWEST = 2  # pixels of a bin that is not empty
 COLOURS = ((176, 203, 228), (45, 93, 142), (246, 190, 168), (170, 30, 30))  # fill and outline of a bar; the same, alarmed
 ZERO = 246  # the grey of the line at zero
@@ -56,6 +58,8 @@ def histograms(title: str, panels: Sequence[Panel], *, subtitle: str = "") -> li
     """
     layout = _layout(len(panels))
     most = layout.columns * layout.rows
+    names = abbreviated([panel.label for panel in panels], NAME)
+    panels = [replace(panel, label=name) for panel, name in zip(panels, names, strict=True)]
     pages = [panels[start : start + most] for start in range(0, max(len(panels), 1), most)]
     return [
         _page(title, page, f"page {number} of {len(pages)} · {subtitle}" if len(pages) > 1 else subtitle, layout)

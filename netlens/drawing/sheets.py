@@ -17,9 +17,11 @@ from netlens.drawing.layout import Axis, within
 from netlens.drawing.paint import Painter, place
 from netlens.drawing.text import SOFT, elided, font, height, width
 from netlens.drawing.tiles import TALLEST, WIDEST, Grid
+from netlens.wording import abbreviated
 
 MANY, TALLER = 200, 4000  # with more sections than that, a sheet may be so tall
 SIDES = (56, 48, 40, 32, 26, 20, 16, 12, 8)  # pixels of a tile, the best first
+NAME = 22  # characters of a layer in a title
 NARROW, BETWEEN = 230, 20  # pixels of a section at least, and between two beside each other
 
 
@@ -111,12 +113,19 @@ class _Strip:
         return note
 
 
+def _shortly_named(sections: list[Grid]) -> list[Grid]:
+    """Shorten names of layers, in all titles alike, so that what follows them is not cut off: "layer3.0.conv1 · 64 × 3 × 3"."""
+    parts = [section.title.partition(" · ") for section in sections]
+    names = abbreviated([name for name, _, _ in parts], NAME)
+    return [replace(section, title=f"{name}{dot}{rest}") for section, name, (_, dot, rest) in zip(sections, names, parts, strict=True)]
+
+
 def contact_sheet(title: str, sections: list[Grid], *, subtitle: str = "", widest: int = WIDEST, tallest: int = TALLEST) -> Image.Image:
     """Draw a short strip of each section below one another, on one page; small tiles, every section titled, few or many sections.
 
     Labels, footnotes and fixed columns of the sections are left out. With more than 200 sections it may be 4,000 pixels tall.
     """
-    filled = [section for section in sections if np.size(section.tiles.values)]
+    filled = _shortly_named([section for section in sections if np.size(section.tiles.values)])
     tallest = max(tallest, TALLER) if len(filled) > MANY else tallest
     form = _Form.choose(len(filled), max(64, tallest - reserved(3)), max(64, widest - 2 * MARGIN))
     strips = [_Strip.of(section, form) for section in filled[: form.rows * form.columns]]

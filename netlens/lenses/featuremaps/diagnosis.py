@@ -85,6 +85,7 @@ class Diagnosis:
             for each in found
             if not (each.code == "saturated" and exploded is not None and each.layer.index >= exploded)
             and not (each.code == "redundant-channels" and collapsed is not None and each.layer.index >= collapsed)
+            and not (each.code == "dead-relu" and self._starts_closed(each.layer))
             and (self.lost is None or each.layer.index < self.lost.index or (each.layer is self.lost and _explains(each)))
         ]
 
@@ -100,6 +101,11 @@ class Diagnosis:
         """Tell whether a rule found any layer."""
         return any(each.code == code for each in self.ill)
 
+    def _starts_closed(self, layer: LayerActivity) -> bool:
+        """Tell whether a layer of a fresh network is fed with nothing but 0: a branch that starts at 0 by design (nfnet)."""
+        before = next((row for row in self.report.layers if row.index == layer.index - 1), None)
+        return self.report.initialised is True and before is not None and before.rms == 0
+
     def _for_noise(self, code: str, verdict: Verdict) -> Verdict:
         """Weaken by a level what a healthy trained network may do on noise."""
         if not self.report.run.random_inputs or self.report.initialised is True or code not in OF_SAMPLES:
@@ -110,7 +116,7 @@ class Diagnosis:
 
 def _explains(ill: Ill) -> bool:
     """Tell whether a verdict on the layer that loses the input says why it does."""
-    return ill.code in ("dead-relu", "saturated") and ill.verdict.severity is Severity.ERROR
+    return ill.code in ("dead-relu", "saturated", "exploding-activations") and ill.verdict.severity is Severity.ERROR
 
 
 def lost_from(layers: Sequence[LayerActivity], bound: float) -> LayerActivity | None:

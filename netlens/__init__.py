@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from netlens.lenses.featuremaps.report import FeaturemapsReport
     from netlens.lenses.kernels.report import KernelsReport
     from netlens.lenses.summary.report import SummaryReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "kernels", "summary"]
+__all__ = ["__version__", "featuremaps", "kernels", "summary"]
 
 
 def summary(
@@ -66,3 +67,33 @@ def kernels(
     from netlens.lenses.kernels.measure import kernels as measured
 
     return measured(model, layer=layer, against=against)
+
+
+def featuremaps(
+    model: nn.Module,
+    x: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    input_size: Any = None,
+    layer: str | Sequence[str] | None = None,
+    attention: bool = False,
+) -> FeaturemapsReport:
+    """Statistics of what every layer of `model` puts out. Draws nothing; runs in eval mode on its own device, and leaves it as it came.
+
+    Args:
+        model: any module, on any device.
+        x: a tensor, a tuple of positional arguments, or a dict of named ones; its samples are run in one pass.
+        kwargs: named arguments beside `x`.
+        input_size: instead of `x`, random numbers of this shape: (8, 3, 224, 224), a list of such, or a dict by argument name. With
+            neither, the first layer tells.
+        layer: only these: names, globs, types ("Conv2d"), names of functions ("block:relu"), indices or ranges of them ("0:3").
+        attention: also how every attention layer spreads what it looks at.
+
+    Raises:
+        netlens.errors.InputError: the input does not describe what the model takes.
+        netlens.errors.ForwardFailed: the model's own forward raises.
+        netlens.errors.LayerNotFound: a pattern of `layer` names nothing.
+    """
+    from netlens.lenses.featuremaps.api import featuremaps as measured
+
+    return measured(model, x, kwargs=kwargs, input_size=input_size, layer=layer, attention=attention)

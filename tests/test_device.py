@@ -367,7 +367,8 @@ def test_the_peak_on_the_cpu_is_what_the_process_grew_by():
     size = max(highest - now, 0) + (128 << 20)
     torch.ones(size, dtype=torch.uint8)  # and gone again
     found = peak().resident
-    assert found is not None and size <= found < size + (64 << 20)
+    # The kernel adds up a thread's pages in steps (64 a CPU in Linux's split counters), so a little may be missing.
+    assert found is not None and size - (4 << 20) <= found < size + (64 << 20)
     assert (peak().allocated, peak().reserved) == (None, None)
     assert watch_peak(CPU)() == Peak()  # below the earlier peak nothing can be told
 

@@ -19,6 +19,7 @@ from netlens.loading.named import NamedModel
 from netlens.loading.preprocessing import Geometry, Preprocessing, load_batch
 from netlens.loading.saved_tensors import read_tensors
 from netlens.loading.words import listed, one_line
+from netlens.probing.counting import samples_in
 from netlens.probing.leaves import leaves, map_tensors
 
 RANDOM_SAMPLES = 8  # where nobody says how many: enough to tell samples apart
@@ -35,8 +36,8 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """The number of samples: the first dimension of the first tensor."""
-        return next((tensor.shape[0] if tensor.dim() else 1 for _, tensor in leaves((self.args, self.kwargs))), 1)
+        """The number of samples."""
+        return samples_in((self.args, self.kwargs))
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,19 @@ def _several(spec: InputSpec) -> InputSpec:
 
 
 def _split(samples: Samples, whole: Batch, batch_size: int) -> Samples:
-    """Cut tensors of equal first dimension into batches; anything else is one batch."""
+    """Cut tensors of equal first dimension into batches; anything else is one batch.
+
+    Raises:
+        InputError: there is no sample.
+    """
     sizes = {tensor.shape[:1] for _, tensor in leaves((whole.args, whole.kwargs))}
     count = whole.size
+    if count == 0:
+        raise InputError(f"{samples.name} holds no samples", hint="save at least one: its first dimension is 0")
 
     def batches() -> Iterator[Batch]:
-        if len(sizes) != 1 or count <= batch_size:
+        in_lists = any(isinstance(value, list) for value in (*whole.args, *whole.kwargs.values()))
+        if in_lists or len(sizes) != 1 or count <= batch_size:
             yield whole
             return
         for start in range(0, count, batch_size):

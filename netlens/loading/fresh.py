@@ -22,7 +22,7 @@ SEEDS = (1, 2)
 
 
 def is_random(named: NamedModel) -> bool | None:
-    """Tell whether building the model draws at least some of its weights at random; None where that cannot be told.
+    """Tell whether building the model draws its weights at random; None where that cannot be told, or where only some are.
 
     The registries' models are random unless published values are loaded. User code is run twice, with different random numbers: weights
     (parameters of at least two axes) that are the same both times were loaded, or are constants. What torch draws on the CPU differs even
@@ -53,7 +53,9 @@ def _differs(named: NamedModel) -> bool | None:
         return None
     if first() is again or not before:
         return None
-    return before != dict(_digests(again))
+    after = dict(_digests(again))
+    same = [after.get(name) == digest for name, digest in before.items()]
+    return None if any(same) and not all(same) else not all(same)
 
 
 def _built(named: NamedModel, seed: int) -> nn.Module:
@@ -63,12 +65,18 @@ def _built(named: NamedModel, seed: int) -> nn.Module:
 
 
 def _digests(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield a digest of every weight that has values: a parameter of floating numbers with at least two axes."""
+    """Yield a digest of every weight that has values: a parameter of floating numbers with at least two axes, and not a constant."""
     for name, parameter in model.named_parameters():
         floating = parameter.is_floating_point() or parameter.is_complex()
         if floating and parameter.dim() >= 2 and parameter.numel() and parameter.layout == torch.strided and not parameter.is_meta:
             plain = parameter.detach().cpu().contiguous().view(-1).view(torch.uint8)
             yield name, hashlib.blake2b(plain.numpy().data, digest_size=16).hexdigest()
+
+
+def _varies(parameter: nn.Parameter) -> bool:
+    """Tell a weight from one that is filled with a single number, as heads that start from zero are."""
+    flat = parameter.detach().reshape(-1)
+    return bool(flat.numel()) and bool((flat != flat[0]).any())
 
 
 class _OwnNumbers(TorchDispatchMode):

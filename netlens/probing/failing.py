@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -14,21 +16,29 @@ from netlens.probing.untouched import seeded
 _LONGEST = 400  # characters of an exception's own words
 
 
-def failed_forward(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> ForwardFailed:
-    """Run once more, look at each layer until it raises again, and say what it got and what it takes.
+def failed_forward(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception, around: Callable[[], Any] = ExitStack
+) -> ForwardFailed:
+    """Run once more in eval mode, look at each layer until it raises again, and say what it got and what it takes.
 
     Args:
         model: as it ran, on its device.
         args: of the call that raised.
         kwargs: of the call that raised.
         error: what it raised.
+        around: a context for the pass: autocast.
     """
     observer = Observer(model, (args, kwargs))
+    training = [module for module in model.modules() if module.training]
     try:
-        with seeded(0), observe(observer, autograd=False):
+        with seeded(0), around(), observe(observer, autograd=False):
+            model.eval()
             model(*args, **kwargs)
     except Exception as again:
         error = again
+    finally:
+        for module in training:
+            module.training = True
     stop = observer.stop
     words = _words(error)
     line = source_line((stop.error if stop else error).__traceback__)

@@ -38,12 +38,11 @@ def findings(model: str, **asked: Any) -> list[tuple[str, str]]:
 
 # -- healthy ------------------------------------------------------------------------------------------------------------------------
 
-NOISE = {"noise of 8": {}, "noise of 1": {"input": ["1,3,64,64"]}, "noise of 2": {"input": ["2,3,64,64"]}}
-SIZES = {**NOISE, "scenes": {"image": [SCENES], "size": "64"}, "a scene": {"image": [f"{SCENES}/00-circle.png"], "size": "64"}}
+SIZES = {"noise of 1": {"input": ["1,3,64,64"]}, "noise of 2": {"input": ["2,3,64,64"]}, "scenes": {"image": [SCENES], "size": "64"}}
 CONVOLUTIONAL = ("resnet18", "mobilenet_v3_small", "convnext_tiny", "shufflenet_v2_x0_5", "squeezenet1_1", "efficientnet_b0", "densenet121")
 
 
-@pytest.mark.parametrize("asked", [name for name in SIZES if name != "noise of 8"])
+@pytest.mark.parametrize("asked", SIZES)
 @pytest.mark.parametrize("model", CONVOLUTIONAL)
 def test_fresh_convolutional_networks_are_healthy(model, asked):
     """Pictures of 64 x 64 end in maps of 2 x 2 and 1 x 1, where BatchNorm of one sample has a single value of each channel."""
@@ -51,7 +50,7 @@ def test_fresh_convolutional_networks_are_healthy(model, asked):
 
 
 @pytest.mark.parametrize(
-    "model", ["swin_t", "vit_b_32", "alexnet", "regnet_y_400mf", "timm:nf_regnet_b0", "timm:swin_tiny_patch4_window7_224"]
+    "model", ["timm:vit_tiny_patch16_224", "alexnet", "regnet_y_400mf", "timm:nf_regnet_b0", "timm:swin_tiny_patch4_window7_224"]
 )
 def test_fresh_networks_of_their_own_size_are_healthy(model):
     assert findings(model) == []
@@ -180,6 +179,14 @@ TWINS = {
 @pytest.mark.parametrize("twin", TWINS)
 def test_each_sick_twin_raises_its_own(twin, size):
     assert findings(f"{SICK}:{twin}", image=[SCENES], size=size, mean="0.5", std="0.28") == [TWINS[twin]]
+
+
+def test_layers_that_are_chosen_keep_their_number_and_their_place():
+    """What runs last is the head, also where only a ReLU before it is looked at: it is judged."""
+    asked = {"model": f"{SICK}:dead_relu", "image": [SCENES], "size": "64", "pictures": False, "layer": ["layer2.0.act"]}
+    found = ran(Request.of(asked), lambda *_: None, lambda _: None, lambda *_: None).report
+    assert [(layer.index, layer.name, layer.final) for layer in found.layers] == [(8, "layer2.0.act", False)]
+    assert [finding.code for finding in diagnose(found)] == ["dead-relu"]
 
 
 # -- sweeps -------------------------------------------------------------------------------------------------------------------------

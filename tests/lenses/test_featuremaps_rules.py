@@ -138,7 +138,7 @@ PLANTED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "a layer of zeros": (lambda: scaled(convolutions(), 0, "conv3"), "input-ignored", "conv3"),
     "a layer of zeros before BatchNorm": (lambda: scaled(convolutions(norm=True), 0, "conv3"), "input-ignored", "conv3"),
     "nothing but the bias": (lambda: scaled(convolutions(), 0, "head"), "input-ignored", "head"),
-    "a bias that drowns the signal": (lambda: shifted(convolutions(), "conv3", 1e5), "exploding-activations", "conv3"),
+    "a bias that drowns the signal": (lambda: shifted(convolutions(), "conv3", 1e6), "exploding-activations", "conv3"),
     "one filter, in all channels": (lambda: copied(convolutions()), "rank-collapse", "conv2"),
     "one filter and its negative": (lambda: copied(convolutions(), signs=True), "rank-collapse", "conv2"),
     "the logarithm of a negative number": (lambda: bent(torch.log), "act-nonfinite", "act2"),

@@ -216,8 +216,49 @@ def test_large_layers_are_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> Non
     row, x = activity(batches, layout), places(batches, layout)
     assert row.std == pytest.approx(x.std(), rel=1e-5)  # of all elements
     assert row.histogram is not None and row.histogram.sampled and sum(row.histogram.counts) <= 1 << 16
-    assert row.between == pytest.approx(x.var(0).mean() / (x**2).mean(), rel=0.05)
     assert row.percentiles is not None and row.percentiles[3] == pytest.approx(np.median(x), abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["channels first", "channels last"])
+def test_variance_between_samples_of_uneven_channels(kind: str) -> None:
+    """A few channels, anywhere, hold nearly all of the energy, and others nearly all of the variance."""
+    torch.manual_seed(0)
+    mean, spread = torch.rand(300) ** 8 * 20, torch.rand(300) ** 2 * 3
+    batches = [torch.randn(8, 28, 28, 300) * spread + mean for _ in range(2)]
+    layout = Layout("channels last", (28, 28, 300), 300, (28, 28))
+    if kind == "channels first":
+        batches = [batch.movedim(-1, 1).contiguous() for batch in batches]
+        layout = Layout("channels first", (300, 28, 28), 300, (28, 28))
+    row, x = activity(batches, layout), places(batches, layout)
+    assert row.histogram is not None and row.histogram.sampled
+    assert row.between == pytest.approx(x.var(0).mean() / (x**2).mean(), rel=0.02)
+
+
+def test_one_element_outside_the_sample_brings_a_channel_to_life() -> None:
+    torch.manual_seed(0)
+    layout = Layout("channels first", (40, 60, 60), 40, (60, 60))
+    batches = [torch.randn(2, 40, 60, 60).relu() for _ in range(2)]
+    for batch in batches:
+        batch[:, :7] = 0
+        batch[:, 7:9] = 1.5
+    for place, channel in enumerate((1, 3, 8)):
+        batches[place % 2][1, channel, 59 - place, 1] = 1e-3
+    batches[1][:, 5] = 2  # constant in each batch, not over both
+    row, x = activity(batches, layout, "relu"), places(batches, layout).reshape(-1, 40)
+    assert row.dead == (x.max(0) <= 0).sum() == 4
+    assert row.constant == (x.max(0) == x.min(0)).sum() == 5
+    assert row.zeros == (x == 0).mean()
+    assert activity([-batch for batch in batches], layout).constant == 5
+
+
+def test_zeros_of_any_layer_are_counted_once_a_sample_shows_one() -> None:
+    torch.manual_seed(0)
+    layout = Layout("channels first", (40, 60, 60), 40, (60, 60))
+    batch = nn.functional.dropout(torch.randn(2, 40, 60, 60), 0.01)
+    assert activity([batch], layout).zeros == (batch.numpy() == 0).mean()
+    stray = torch.ones(2, 40, 60, 60)
+    stray[0, 0, 0, 0] = 0
+    assert activity([stray], layout).zeros == 0 and activity([stray], layout, "relu").zeros == pytest.approx(1 / stray.numel())
 
 
 def test_thinning_keeps_every_nth_row_whatever_the_batches() -> None:

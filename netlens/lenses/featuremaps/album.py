@@ -37,6 +37,7 @@ class Shown:
 def draw(
     layers: Sequence[LayerActivity],
     maps: Callable[[LayerActivity], np.ndarray],
+    prefix: Callable[[LayerActivity], np.ndarray | None],
     shown: Shown,
     options: figures.Options,
     *,
@@ -51,6 +52,7 @@ def draw(
     Args:
         layers: in the order of the network; those without maps are not drawn.
         maps: of a layer, (n, C, *grid).
+        prefix: tokens of a layer that belong to no place, (n, tokens, C).
         shown: the samples that the maps are of.
         options: of the user.
         title: what the user calls the model.
@@ -63,7 +65,7 @@ def draw(
     folder.reserve([*names, "sheet", "histograms", "profile"])
     for layer in layers:
         values = maps(layer)
-        grids = figures.map_grids(layer, values, shown.inputs, options, names=shown.names)
+        grids = figures.map_grids(layer, values, shown.inputs, options, names=shown.names, prefix=prefix(layer))
         yield from write_grids(folder, layer.name, grids, shows="maps", layers=(layer.name,), prefer=layer.index == 0)
         if mean_maps:
             yield from _mean_maps(layer, values, shown, folder)
@@ -107,7 +109,7 @@ def draw_attention(
     """
     for each in layers:
         grids = [grid for sample in range(len(each.rows)) for grid in _of_attention(each, sample, shown, scale)]
-        yield from write_grids(folder, f"attention-{each.layer.name}", grids, shows="attention", layers=(each.layer.name,))
+        yield from write_grids(folder, f"attention-{_of_model(each.layer.name)}", grids, shows="attention", layers=(each.layer.name,))
     names = tuple(each.layer.name for each in layers)
     if layers:
         grids = sheet_grids(f"{title} · attention", layers, 0, scale=scale)
@@ -116,6 +118,11 @@ def draw_attention(
         row = 0 if layers[0].layer.prefix else None
         grid = rollout_grid(f"{title} · attention rollout", rolled, layers[0].layer, row, shown.inputs)
         yield from write_grids(folder, "rollout", [grid], shows="rollout", layers=names)
+
+
+def _of_model(name: str) -> str:
+    """Name what runs in the model's own forward, which has no path."""
+    return f"model{name}" if name[:1] in ("", "#") else name
 
 
 def _of_attention(each: Attention, sample: int, shown: Shown, scale: str) -> list[Grid]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from netlens.drawing import numbers
 from netlens.drawing.tables import Cell, Column
 from netlens.findings import Severity
 from netlens.lenses.featuremaps.report import AttentionLayer, LayerActivity
-from netlens.wording import number, share, short
+from netlens.wording import number, short
 
 SICK = "!"  # colour never carries meaning alone
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow"}
-SHORTEST = {"name": 24, "type": 8}  # cells to which these may be cut
+SHORTEST = {"name": 24, "type": 11}  # cells to which these may be cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,10 @@ def _value(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return share(value) if value else ""
+    """Write a share with one decimal, so that digits stand below digits; what is not none, or not all, is not written so."""
+    if not value:
+        return ""
+    return "<0.1 %" if value < 0.0005 else ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
 
 
 def _dead(layer: LayerActivity) -> str:
@@ -57,14 +60,12 @@ COLUMNS: Mapping[str, ColumnInfo] = {
     "least": ColumnInfo("min", "", lambda layer: _value(layer.least)),
     "greatest": ColumnInfo("max", "", lambda layer: _value(layer.greatest)),
     "zeros": ColumnInfo("zeros", "", lambda layer: _share(layer.zeros)),
-    "dead": ColumnInfo("dead", "channels that are never positive", _dead),
-    "saturated": ColumnInfo("saturated", "at the bounds of tanh or sigmoid", lambda layer: _share(layer.saturated)),
-    "rank": ColumnInfo("rank", "effective rank of the channels / their number", _rank),
-    "correlation": ColumnInfo("|corr|", "mean |correlation| of two channels", lambda layer: _value(layer.correlation)),
+    "dead": ColumnInfo("dead", "channels never positive", _dead),
+    "saturated": ColumnInfo("saturated", "at the bounds of tanh, sigmoid", lambda layer: _share(layer.saturated)),
+    "rank": ColumnInfo("rank", "effective, of all channels", _rank),
+    "correlation": ColumnInfo("|corr|", "of two channels, mean", lambda layer: _value(layer.correlation)),
     "between": ColumnInfo("between", "variance between samples / mean square", lambda layer: _value(layer.between)),
-    "concentration": ColumnInfo(
-        "conc", "share of the energy in the strongest tenth of the places", lambda layer: _value(layer.concentration)
-    ),
+    "concentration": ColumnInfo("conc", "energy in the strongest tenth of places", lambda layer: _value(layer.concentration)),
     "nonfinite": ColumnInfo("NaN/Inf", "", _nonfinite),
 }
 STAYS = ("index", "name")
@@ -114,9 +115,12 @@ ATTENTION = (
 )
 
 
-def attention_row(layer: AttentionLayer) -> list[Cell]:
-    """Write one row of the table of attention layers."""
+def attention_row(layer: AttentionLayer, sick: Collection[str]) -> list[Cell]:
+    """Write one row of the table of attention layers; of those named in `sick` the mean entropy is marked."""
     tokens = f"{layer.queries:,}" if layer.queries == layer.keys else f"{layer.queries:,} to {layer.keys:,}"
     entropy = [number(value) for value in (min(layer.entropy), fmean(layer.entropy), max(layer.entropy))] if layer.entropy else [""] * 3
     distance = number(fmean(layer.distance)) if layer.distance else ""
-    return [Cell(short(layer.name)), *map(Cell, (f"{layer.heads}", tokens, *entropy, distance))]
+    least, mean, most = map(Cell, entropy)
+    room = " " if sick and mean.text else ""
+    mean = Cell(mean.text, STYLES[Severity.WARNING], tail=SICK) if layer.name in sick else replace(mean, tail=room)
+    return [Cell(short(layer.name)), Cell(f"{layer.heads}"), Cell(tokens), least, mean, most, Cell(distance)]

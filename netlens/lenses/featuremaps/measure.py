@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from netlens.lenses.featuremaps.attention import AttentionRecorder
+from netlens.lenses.featuremaps.modes import running, without_statistics
 from netlens.lenses.featuremaps.nonfinite import FirstNonFinite
 from netlens.lenses.featuremaps.outputs import OutputStatistics
 from netlens.lenses.featuremaps.report import LayerActivity, NonFinite, OutputFacts
 from netlens.lenses.featuremaps.statistics import Accumulator
 from netlens.probing.activations import Output, watched
 from netlens.probing.attention_maps import attended
+from netlens.probing.counting import samples_in
 from netlens.probing.leaves import leaves
 from netlens.probing.tokens import Layouts, as_maps
-from netlens.probing.untouched import seeded
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Select = Callable[[Sequence[str], Sequence[str]], list[int]]
@@ -31,16 +32,24 @@ class Maps:
     """What one layer put out for the samples that are shown."""
 
     values: list[np.ndarray] = field(default_factory=list)  # (n, C, *grid), float32; a batch each
+    tokens: list[np.ndarray] = field(default_factory=list)  # before those of the grid, (n, prefix, C); a batch each
 
     def joined(self) -> np.ndarray:
         """Return (n, C, *grid); of grids that differ only the first batch."""
-        same = [part for part in self.values if part.shape[1:] == self.values[0].shape[1:]]
-        return np.concatenate(same)
+        return _of_one_shape(self.values)
+
+    def prefix(self) -> np.ndarray | None:
+        """Return the tokens that belong to no place, (n, prefix, C); None where there are none."""
+        return _of_one_shape(self.tokens) if self.tokens else None
 
     @property
     def count(self) -> int:
         """The number of samples."""
         return sum(len(part) for part in self.values)
+
+
+def _of_one_shape(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part for part in parts if part.shape[1:] == parts[0].shape[1:]])
 
 
 @dataclass
@@ -57,14 +66,14 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def listed(model: nn.Module, arguments: Arguments) -> tuple[list[str], list[str]]:
+def listed(model: nn.Module, arguments: Arguments, around: Callable[[], Any] = ExitStack) -> tuple[list[str], list[str]]:
     """Run one batch, and return the names and types of all that puts something out, in order."""
     found: dict[str, str] = {}
 
     def note(output: Output) -> None:
         found.setdefault(output.name, output.type)
 
-    with running(model), watched(model, note):
+    with running(model), around(), watched(model, note):
         model(*arguments[0], **arguments[1])
     return list(found), list(found.values())
 
@@ -95,7 +104,7 @@ def measure(
     """
     wanted: set[str] | None = None
     if select is not None:
-        names, types = listed(model, next(batches()))
+        names, types = listed(model, next(batches()), around)
         wanted = {names[index] for index in select(names, types)}
     pass_ = _Pass(model, wanted, keep, attention)
     with running(model):
@@ -115,6 +124,10 @@ def measure(
     )
 
 
+class Unmeasured(Exception):
+    """Measuring an output failed: the model is not to blame, though it was in its forward."""
+
+
 class _Pass:
     """Sums over batches."""
 
@@ -131,24 +144,32 @@ class _Pass:
         self._narrow: set[str] = set()
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], around: Callable[[], Any]) -> None:
-        self._layouts.begin((args, kwargs))
-        self.samples += _batch_size((args, kwargs))
+        self._layouts.begin((args, kwargs), _of_list((args, kwargs)))
+        self.samples += samples_in((args, kwargs))
         self._add_input((args, kwargs))
         with around(), watched(self._model, self._look), self._attended((args, kwargs)):
             result = self._model(*args, **kwargs)
         self.output.add(result)
 
     @contextmanager
-    def _attended(self, inputs: Any) -> Iterator[None]:
+    def _attended(self, inputs: Arguments) -> Iterator[None]:
         if self._attention is None:
             yield
             return
         picture = next((tensor.shape[2:] for _, tensor in leaves(inputs) if tensor.dim() == 4), None)
-        self._attention.begin(_batch_size(inputs), None if picture is None else (picture[0], picture[1]))
+        self._attention.begin(samples_in(inputs), None if picture is None else (picture[0], picture[1]))
         with attended(self._model, self._attention.look):
             yield
 
     def _look(self, output: Output) -> None:
+        try:
+            self._measure(output)
+        except Exception as error:
+            raise Unmeasured(f"{output.name}, {output.type}, of shape {tuple(output.tensor.shape)}") from error
+
+    def _measure(self, output: Output) -> None:
+        if not output.tensor.numel():  # as of boxes, where none are found
+            return
         layout = self._layouts.of(output)
         self._order.setdefault(output.name, len(self._order))
         weights = [] if output.module is None else list(output.module.parameters(recurse=False))
@@ -161,8 +182,10 @@ class _Pass:
         self.statistics.add(output, layout)
         kept = self.maps.setdefault(output.name, Maps())
         if (missing := self._keep - kept.count) > 0:
-            maps, _ = as_maps(output.tensor.detach(), layout)
-            kept.values.append(maps[:missing].float().cpu().numpy().copy())
+            maps, prefix = as_maps(output.tensor.detach(), layout)
+            kept.values.append(_host(maps[:missing]))
+            if prefix is not None:
+                kept.tokens.append(_host(prefix[:missing]))
 
     def layers(self) -> tuple[LayerActivity, ...]:
         """Return all rows, numbered as `--layer` counts; what is made of a single number has one signal in all channels by design."""
@@ -190,8 +213,8 @@ def _first_nonfinite(model: nn.Module, batches: Callable[[], Iterator[Arguments]
     search, layouts = FirstNonFinite(), Layouts(model)
     with running(model):
         for args, kwargs in batches():
-            layouts.begin((args, kwargs))
-            search.begin((args, kwargs), _batch_size((args, kwargs)))
+            layouts.begin((args, kwargs), _of_list((args, kwargs)))
+            search.begin((args, kwargs), samples_in((args, kwargs)))
             with around(), watched(model, lambda output: search.add(output, layouts.of(output))):
                 model(*args, **kwargs)
             if search.found is not None:
@@ -199,49 +222,11 @@ def _first_nonfinite(model: nn.Module, batches: Callable[[], Iterator[Arguments]
     return search.found
 
 
-def _batch_size(inputs: Any) -> int:
-    return next((tensor.shape[0] for _, tensor in leaves(inputs) if tensor.dim()), 1)
+def _of_list(inputs: Arguments) -> int | None:
+    """Count the samples where they come as a list; None: the tensors tell."""
+    return samples_in(inputs) if any(isinstance(value, list) for value in (*inputs[0], *inputs[1].values())) else None
 
 
-@contextmanager
-def running(model: nn.Module) -> Iterator[None]:
-    """Let `model` run as in use: eval mode, no gradients, fixed random numbers; then it is as it was.
-
-    BatchNorm that has seen no data normalises by each batch, as it would in training: its running statistics, 0 and 1, mean nothing.
-    """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    fresh = without_statistics(model)
-    momenta = [norm.momentum for norm in fresh]
-    hooks = [norm.register_forward_pre_hook(_normalise_by_the_batch) for norm in fresh]
-    for norm in fresh:
-        norm.momentum = 0.0  # statistics of the batch are used, and not kept
-    try:
-        with torch.no_grad(), seeded(0):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm, momentum in zip(fresh, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.zero_()
-        for module, training in modes.items():
-            module.training = training
-
-
-def _normalise_by_the_batch(norm: Any, given: tuple[Any, ...]) -> None:
-    """Use the statistics of the batch, unless it has a single value of each channel, which torch refuses."""
-    shape = given[0].shape if given and isinstance(given[0], Tensor) else ()
-    norm.training = not shape or shape.numel() > shape[1 if len(shape) > 1 else 0]
-
-
-def without_statistics(model: nn.Module) -> list[Any]:
-    """Return the BatchNorm layers that have never seen a batch."""
-    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    return [norm for norm in norms if norm.running_mean is not None and norm.running_var is not None and _untouched(norm)]
-
-
-def _untouched(norm: Any) -> bool:
-    seen = norm.num_batches_tracked is not None and int(norm.num_batches_tracked)
-    return not seen and bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())
+def _host(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.float().cpu().numpy().copy()  # a copy: what is cut off is not kept
+    return array

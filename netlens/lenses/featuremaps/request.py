@@ -170,12 +170,14 @@ def _drawn(request: Request, found: Ran, folder: Pictures) -> tuple[Picture, ...
     from netlens.lenses.featuremaps.rules import alarms
 
     layers = [layer for layer in found.report.layers if found.maps[layer.name].count]
+    _some_channels(request.options, max((layer.channels for layer in layers), default=0))
     title = request.model.spec.text
     with console.progress("drawing", len(layers)) as step:
         pictures = tuple(
             draw(
                 layers,
                 lambda layer: found.maps[layer.name].joined(),
+                lambda layer: found.maps[layer.name].prefix(),
                 found.shown,
                 request.options,
                 title=title,
@@ -190,8 +192,15 @@ def _drawn(request: Request, found: Ran, folder: Pictures) -> tuple[Picture, ...
     whose = found.attention.shown()
     return (
         *pictures,
-        *draw_attention(whose, found.attention.rollout(), found.shown, title=title, scale=request.options.scale, folder=folder),
+        *draw_attention(whose, found.attention.rollout(), found.shown, title=title, scale=request.attention_scale, folder=folder),
     )
+
+
+def _some_channels(options: Options, most: int) -> None:
+    if most and isinstance(options.channels, tuple) and all(part.start >= most for part in options.channels):
+        raise UsageError(
+            f"--channels begins with {options.channels[0].start}, and no layer has so many", hint=f"they go from 0 to {most - 1}"
+        )
 
 
 def _emit(request: Request, report: FeaturemapsReport, form: ReportFormat, fail_on: FailLevel) -> int:

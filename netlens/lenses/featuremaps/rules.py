@@ -101,7 +101,7 @@ def _lost(found: Diagnosis) -> Iterator[Finding]:
         f"{LOST}: all {found.report.run.samples:,} samples give {'the same' if ignored else 'nearly the same'} output"
         + (fresh if severity is Severity.INFO else begins),
         measured=f"variance between samples / mean square {number(output.between or 0)}",
-        threshold=f"{INVARIANT:g} (warning), {IGNORED:g} (error)",
+        threshold="1e-6 (warning), 1e-10 (error)",
         remedy="look at the weights and biases of that layer: zeros, a dead activation before it, or a bias that drowns the signal",
     )
 
@@ -114,10 +114,10 @@ def _vanished(found: Diagnosis) -> Iterator[Finding]:
         "vanishing-activations",
         Severity.ERROR if least <= VANISHED[1] or found.lost is not None else Severity.WARNING,
         short(start.name),
-        f"the signal dies: from here on it is below {number(VANISHED[0])} of the input's size, and does not recover"
+        "the signal dies: from here on its RMS is below 1e-5 of the input's, and does not recover"
         + (f"; {LOST}" if found.lost is not None else ""),
         measured=f"RMS / RMS of the input down to {number(least)}",
-        threshold=f"{VANISHED[0]:g} (warning), {VANISHED[1]:g} (error)",
+        threshold="1e-5 (warning), 1e-8 (error)",
         remedy="initialise with a standard deviation of about 1 / sqrt(fan-in) (`netlens kernels` names the layers), or normalise",
     )
 
@@ -136,7 +136,7 @@ def _layers(found: Diagnosis) -> Iterator[Finding]:
             short(first.layer.name),
             first.verdict.message + (f"; {LOST}" if first.layer is found.lost else "") + _others(others, rule.begins),
             measured=first.verdict.measured,
-            threshold=rule.threshold,
+            threshold=first.verdict.threshold or rule.threshold,
             remedy=rule.remedy,
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from netlens.errors import InputError, NetlensError
 from netlens.lenses.featuremaps.album import Shown
 from netlens.lenses.featuremaps.attention import AttentionRecorder
-from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, measure
+from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, Unmeasured, measure
 from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
 from netlens.loading import feeding
 from netlens.loading.device import Device, choose_device
@@ -23,7 +23,7 @@ from netlens.loading.placing import autocasting, dtype_of, place_inputs, placed
 from netlens.loading.preprocessing import MODES, Preprocessing
 from netlens.loading.preprocessing_sources import choose_preprocessing
 from netlens.loading.select import select
-from netlens.loading.shortage import levers, out_of_memory, out_of_memory_told
+from netlens.loading.shortage import halving, levers, out_of_memory, out_of_memory_told
 from netlens.loading.valued import Valued, valued
 from netlens.probing.failing import failed_forward
 from netlens.probing.leaves import leaves
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from netlens.lenses.featuremaps.request import Request
     from netlens.loading.download import Progress
 
+NO_ATTENTION = "no layer computes attention as a softmax over keys: there are no maps of it to show"
 SHOWN = 4  # samples that are drawn, side by side
 
 
@@ -66,14 +67,27 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
         out_of_memory_told(device.torch_device, options),
         placed(found.model, device.torch_device, dtype=request.dtype, channels_last=request.channels_last) as model,
     ):
-        samples = _samples(request, found)
         peak = watch_peak(device.torch_device)
-        attention = AttentionRecorder(request.query, SHOWN if request.pictures else 0) if request.attention else None
-        measured, shown = _measured(request, model, samples, device, attention, step)
-        report = _report(request, found, samples, measured, device, peak().allocated)
-    if attention is not None:
-        report = replace(report, attention=attention.layers())
-    return Ran(report, measured.maps, _shown(shown, samples.preprocessing), attention)
+
+        def run(batch_size: int) -> Ran:
+            samples = _samples(replace(request, batch_size=batch_size), found)
+            attention = AttentionRecorder(request.query, SHOWN if request.pictures else 0) if request.attention else None
+            measured, shown = _measured(request, model, samples, device, attention, step)
+            report = _report(request, found, samples, measured, device, peak().allocated)
+            if attention is not None:
+                layers = attention.layers()
+                report = replace(report, attention=layers, notes=report.notes if layers else (*report.notes, NO_ATTENTION))
+            return Ran(report, measured.maps, shown, attention)
+
+        if not request.auto_batch:
+            return run(request.batch_size)
+        done, fitted = halving(run, request.batch_size)
+    return done if fitted == request.batch_size else _smaller(done, fitted, request.batch_size)
+
+
+def _smaller(done: Ran, fitted: int, asked: int) -> Ran:
+    note = f"{asked} samples in one pass did not fit into memory: run with --batch-size {fitted}"
+    return replace(done, report=replace(done.report, notes=(*done.report.notes, note)))
 
 
 def _samples(request: Request, found: Valued) -> Samples:
@@ -104,14 +118,14 @@ def _measured(
     device: Device,
     attention: AttentionRecorder | None,
     step: Callable[[], object],
-) -> tuple[Measured, Batch | None]:
-    first: list[Batch] = []
+) -> tuple[Measured, Shown]:
+    shown: list[Shown] = []
     current: list[Arguments] = [((), {})]
 
     def batches() -> Iterator[Arguments]:
         for batch in samples.batches():
-            if not first:
-                first.append(batch)
+            if not shown:
+                shown.append(_shown(batch, samples.preprocessing))
             current[0] = place_inputs(
                 batch.args, batch.kwargs, device.torch_device, dtype=request.dtype or dtype_of(model), channels_last=request.channels_last
             )
@@ -120,26 +134,29 @@ def _measured(
     def chosen(names: Any, types: Any) -> list[int]:
         return select(request.layers, names, types)
 
+    def around() -> Any:
+        return autocasting(device.torch_device, request.autocast)
+
     try:
         measured = measure(
             model,
             batches,
             select=chosen if request.layers else None,
             keep=SHOWN if request.pictures else 0,
-            around=lambda: autocasting(device.torch_device, request.autocast),
+            around=around,
             attention=attention,
             step=step,
         )
     except Exception as error:
         if not is_of_the_model(error):
             raise
-        raise failed_forward(model, *current[0], error) from error
-    return measured, first[0] if first else None
+        raise failed_forward(model, *current[0], error, around) from error
+    return measured, shown[0] if shown else Shown()
 
 
 def is_of_the_model(error: Exception) -> bool:
     """Tell what the model's forward raised from what netlens or a data set says, and from a lack of memory."""
-    return not isinstance(error, NetlensError) and not out_of_memory(error)
+    return not isinstance(error, (NetlensError, Unmeasured)) and not out_of_memory(error)
 
 
 def _report(request: Request, found: Valued, samples: Samples, measured: Measured, device: Device, peak: int | None) -> FeaturemapsReport:
@@ -169,10 +186,8 @@ def _report(request: Request, found: Valued, samples: Samples, measured: Measure
     )
 
 
-def _shown(batch: Batch | None, preprocessing: Preprocessing | None) -> Shown:
+def _shown(batch: Batch, preprocessing: Preprocessing | None) -> Shown:
     """Return what the network saw of the samples that are drawn, as pictures where it is some."""
-    if batch is None:
-        return Shown()
     names = tuple(path.name for path in batch.paths[:SHOWN]) or tuple(map(str, range(min(batch.size, SHOWN))))
     first = next((tensor for _, tensor in leaves((batch.args, batch.kwargs))), None)
     if first is None or first.dim() != 4 or first.shape[1] not in MODES or not first.is_floating_point():
@@ -186,8 +201,9 @@ def _pictures(values: Tensor, preprocessing: Preprocessing | None) -> tuple[np.n
         mean, std = (torch.tensor(each)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
         values = values * std + mean
     else:
-        least, greatest = values.aminmax()
+        finite = values[values.isfinite()]
+        least, greatest = finite.aminmax() if len(finite) else (values.new_zeros(()), values.new_ones(()))
         values = (values - least) / (greatest - least).clamp_min(torch.finfo(values.dtype).tiny)
     colours = values[:, :3] if values.shape[1] > 1 else values.expand(-1, 3, -1, -1)
-    pixels = colours.nan_to_num().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+    pixels = colours.nan_to_num(0, 1, 0).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
     return tuple(pixels.numpy())

@@ -1,7 +1,8 @@
 """What is told from a sample of the elements: how channels go together, what depends on the input, percentiles.
 
-Of each batch every s-th place of every t-th channel is taken, so that at most CHANNELS channels and about ELEMENTS elements are; s has no
-common factor with the number of places, so that no column of a map is preferred. Small layers are taken whole.
+Of each batch every s-th place is taken, of all channels, so that about ELEMENTS elements are, but at least FEWEST_PLACES of each channel;
+to compare channels with each other every s-th place of every t-th channel, so that at most CHANNELS are. s has no common factor with the
+number of places, so that no column of a map is preferred. Small layers are taken whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 from netlens.lenses.featuremaps.sums import wide
 
 CHANNELS = 256
-ELEMENTS = 1 << 15
+ELEMENTS = 3 << 13  # of a batch; with what rounding adds still too few for torch to start threads
+FEWEST_PLACES = 2
+KEPT = 1 << 16  # elements for percentiles, over all batches
 ROWS = 512  # places by which channels are compared, over all batches
 FEWEST_ROWS = 8  # fewer places say nothing about channels
 THINNING = 5  # no common size of a map or of features has this factor often
@@ -46,57 +49,63 @@ class Sampled:
     """The samples of one layer, over all batches."""
 
     def __init__(self) -> None:
-        self.elements = Thinned(ELEMENTS)
+        self.elements = Thinned(KEPT)
         self._rows = Thinned(ROWS)
         self._shape: tuple[int, int] | None = None  # channels, places
-        self._step = 1
+        self._steps = (1, 1)  # over places: of all channels, of some
         self._first: Tensor | None = None  # (places, channels) of the first sample
         self._apart: Tensor | None = None  # sum over samples of the difference to the first one
-        self._squares: Tensor | None = None  # sums of: differences squared, elements squared
+        self._squares: Tensor | None = None  # sum of these differences squared
         self._samples = 0
         self.comparable = True  # all batches had maps of one shape
 
-    def add(self, rows: Tensor, channel_axis: int, *, careful: bool) -> None:
-        """Take a sample of one batch.
+    def choose(self, rows: Tensor, channel_axis: int) -> Tensor:
+        """Return a sample of one batch, of all channels: (N, p, C).
 
         Args:
             rows: (N, C, P) or (N, P, C), not empty.
             channel_axis: 1 or 2.
-            careful: squares of the elements need float64.
         """
-        chosen = self._chosen(rows, channel_axis)  # (N, p, c)
-        self.elements.add(chosen.reshape(-1))
-        if self.comparable:
-            self._rows.add(chosen.flatten(0, 1))
-            self._between(chosen.to(wide(chosen)) if careful else chosen)
-
-    def _chosen(self, rows: Tensor, channel_axis: int) -> Tensor:
-        by_place = rows.transpose(1, 2) if channel_axis == 1 else rows
-        samples, places, channels = by_place.shape
+        samples, channels, places = (rows if channel_axis == 1 else rows.transpose(1, 2)).shape
         if (channels, places) != self._shape:
             self.comparable = self._shape is None
-            self._shape, self._step = (channels, places), _step(samples * min(channels, CHANNELS), places)
-        chosen = by_place[:, :: self._step, :: -(-channels // CHANNELS)]
-        return (chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen).contiguous()
+            self._shape = channels, places
+            self._steps = _step(samples * channels, places), _step(samples * min(channels, CHANNELS), places)
+        return _chosen(rows, channel_axis, self._steps[0], 1)
+
+    def add(self, chosen: Tensor, rows: Tensor, channel_axis: int, *, careful: bool) -> None:
+        """Take in one batch.
+
+        Args:
+            chosen: what `choose` returned for it.
+            rows: (N, C, P) or (N, P, C), not empty.
+            channel_axis: 1 or 2.
+            careful: squares of the elements need float64.
+        """
+        self.elements.add(chosen.view(-1))
+        if self.comparable:
+            thinning = -(-rows.shape[channel_axis] // CHANNELS)
+            some = chosen if thinning == 1 else _chosen(rows, channel_axis, self._steps[1], thinning)
+            self._rows.add(some.flatten(0, 1))
+            self._between(chosen.to(wide(chosen)) if careful else chosen)
 
     def _between(self, chosen: Tensor) -> None:
         """Add up differences to the first sample: they keep their digits where samples are nearly alike."""
         if self._first is None or self._apart is None or self._squares is None:
             self._first = chosen[0].clone()
             self._apart = torch.zeros_like(self._first, dtype=wide(chosen))
-            self._squares = torch.zeros(2, dtype=wide(chosen), device=chosen.device)
+            self._squares = torch.zeros((), dtype=wide(chosen), device=chosen.device)
         apart = chosen - self._first
         self._apart += apart.sum(0)
-        self._squares += torch.stack([values.view(-1).dot(values.view(-1)) for values in (apart, chosen)])
+        self._squares += apart.view(-1).dot(apart.view(-1))
         self._samples += len(chosen)
 
-    def between(self) -> Tensor | float:
-        """Return mean over places of the variance between samples / mean square; NaN for a single sample, 0 where all is 0."""
+    def variance(self) -> Tensor | float:
+        """Return the mean over places and channels of the variance between samples; NaN for a single sample."""
         if self._apart is None or self._squares is None or not self.comparable or self._samples < 2:
             return torch.nan
-        variance = self._squares[0] - self._apart.square().sum() / self._samples
-        square = self._squares[1]
-        return (variance.clamp(min=0) / square).where(square > 0, 0.0)
+        variance = self._squares - self._apart.square().sum() / self._samples
+        return variance.clamp(min=0) / (self._samples * self._apart.numel())
 
     def channels(self) -> tuple[Tensor | float, Tensor | float]:
         """Return the participation ratio tr(C)^2 / tr(C^2) of the channels' covariance C, and the mean |correlation| of two channels.
@@ -121,8 +130,15 @@ class Sampled:
         return trace.square() / gram.square().sum(), correlation.where(count > 1, torch.nan)
 
 
+def _chosen(rows: Tensor, channel_axis: int, places: int, channels: int) -> Tensor:
+    """Return each so many-th place, the first in the middle of its stretch, of each so many-th channel, as a copy: (N, p, c)."""
+    by_place = rows.transpose(1, 2) if channel_axis == 1 else rows
+    chosen = by_place[:, places // 2 :: places, ::channels]
+    return (chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen).contiguous()
+
+
 def _step(others: int, places: int) -> int:
-    step = max(1, -(-others * places // ELEMENTS))
-    while step < places and gcd(step, places) > 1:
+    step = max(1, min(-(-others * places // ELEMENTS), places // FEWEST_PLACES))
+    while step < places // FEWEST_PLACES and gcd(step, places) > 1:
         step += 1
     return step

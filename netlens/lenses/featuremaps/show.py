@@ -17,7 +17,7 @@ from netlens.drawing.numbers import byte_size, exact, shape
 from netlens.drawing.tables import Cell, Line, Sheet, kept, render, total_width
 from netlens.lenses.featuremaps.columns import ATTENTION, COLUMNS, GIVES_WAY, SHORTEST, SICK, STAYS, attention_row, cells, column
 from netlens.lenses.featuremaps.report import FeaturemapsReport, OutputFacts, Run
-from netlens.lenses.featuremaps.rules import marks
+from netlens.lenses.featuremaps.rules import marks, peaked
 from netlens.wording import abbreviated, counted, number, short
 
 __all__ = ["as_markdown", "as_text", "table"]
@@ -103,11 +103,12 @@ def _shortened(sheet: Sheet, place: int, width: int | None) -> Sheet:
     return Sheet(sheet.columns, rows)
 
 
-_ATTENTION_LEGEND = "entropy of a head / ln(tokens): 1 looks everywhere, 0 at one token · distance: how far patches look, in patches"
+_ATTENTION_LEGEND = "entropy of a head / ln(tokens): 1 looks everywhere, 0 at one token · distance: how far tokens look"
 
 
 def _attention(report: FeaturemapsReport) -> Sheet:
-    return Sheet(ATTENTION, [attention_row(layer) for layer in report.attention])
+    sick = peaked(report)
+    return Sheet(ATTENTION, [attention_row(layer, sick) for layer in report.attention])
 
 
 def facts(report: FeaturemapsReport) -> list[Fact]:
@@ -115,7 +116,7 @@ def facts(report: FeaturemapsReport) -> list[Fact]:
     found = {
         "output": "" if report.output is None else _output(report.output, report.run),
         "values": _values(report),
-        "peak": "" if report.run.peak_bytes is None else f"{byte_size(report.run.peak_bytes)} of {report.run.device}",
+        "memory": "" if report.run.peak_bytes is None else f"{byte_size(report.run.peak_bytes)} at the peak on {report.run.device}",
         "pictures": _pictures(report),
     }
     return [Fact(label, text) for label, text in found.items() if text] + [Fact("note", note) for note in report.notes]
@@ -123,11 +124,13 @@ def facts(report: FeaturemapsReport) -> list[Fact]:
 
 def _output(output: OutputFacts, run: Run) -> str:
     parts = [f"{output.name} {shape(output.shape)}".strip()]
+    if output.nonfinite:
+        return f"{parts[0]} · {exact(output.nonfinite)} NaN or Inf"
     if output.between is not None:
         parts.append(f"variance between samples / mean square {number(output.between)}")
     if output.classes and output.predicted is not None and output.top_probability is not None and output.entropy is not None:
         top, entropy = number(output.top_probability), number(output.entropy)
-        parts.append(f"as scores of {exact(output.classes)} classes: top probability {top}, entropy / ln(classes) {entropy}")
+        parts.append(f"as scores of {exact(output.classes)} classes: largest probability {top}, entropy / ln(classes) {entropy}")
         classes = "1 class" if output.predicted == 1 else f"{exact(output.predicted)} classes"
         parts.append(f"{classes} predicted for {counted(run.samples, 'sample')}")
     return " · ".join(parts)
@@ -137,7 +140,7 @@ def _values(report: FeaturemapsReport) -> str:
     nan, infinite = sum(layer.nan for layer in report.layers), sum(layer.infinite for layer in report.layers)
     told = [f"{exact(count)} {name}" for count, name in ((nan, "NaN"), (infinite, "Inf")) if count]
     sampled = any(layer.histogram is not None and layer.histogram.sampled for layer in report.layers)
-    note = " · percentiles, histograms and what compares channels or samples come from an even sample of the elements" if sampled else ""
+    note = " · rank, |corr|, between and percentiles are of an even sample" if sampled else ""
     looked = f" · {exact(sum(layer.elements for layer in report.layers))} in {counted(len(report.layers), 'output')}"
     return (" · ".join(told) or "all finite") + looked + note if report.layers else ""
 

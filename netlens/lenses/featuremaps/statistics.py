@@ -13,7 +13,7 @@ from torch import Tensor
 
 from netlens.lenses.featuremaps.report import LayerActivity
 from netlens.lenses.featuremaps.samples import Sampled
-from netlens.lenses.featuremaps.sums import PARTS, SATURATING, packed, sums
+from netlens.lenses.featuremaps.sums import PARTS, SATURATING, channel_extremes, count_nonzero, packed, sums
 from netlens.parts import Histogram
 from netlens.probing.activations import Output
 from netlens.probing.tokens import Layout, as_rows
@@ -24,12 +24,16 @@ CANCELLED = 1e-5  # variance / mean square below which their difference has lost
 RELU_LIKE = frozenset(
     ("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish")
 )  # off at <= 0
-_PACKED = (*PARTS, "greatest", "least", "dead", "constant", "between", "rank", "correlation")
+_PACKED = (*PARTS, "greatest", "least", "dead", "constant", "variance", "rank", "correlation")
 
 
 @dataclass(slots=True)
 class LayerStatistics:
-    """What one layer put out, batch after batch; holds sums and samples, never the batch."""
+    """What one layer put out, batch after batch; holds sums and samples, never the batch.
+
+    Zeros are counted, all of them, where there may be more than a stray one: of an activation function, and of what else puts out one in
+    the sample of a batch, from then on. Of other layers, which are most, that saves a pass.
+    """
 
     name: str
     type: str
@@ -39,8 +43,10 @@ class LayerStatistics:
     samples: int = 0
     elements: int = 0
     _values: Tensor | None = None
-    _high: Tensor | None = None  # (C,)
-    _low: Tensor | None = None
+    _zeros: bool = False  # they are counted
+    _greatest: Tensor | None = None
+    _least: Tensor | None = None
+    _extremes: tuple[Tensor, Tensor] | None = None  # of channels, see channel_extremes; of none once there are others in a batch
     _sampled: Sampled = field(default_factory=Sampled)
 
     def add(self, tensor: Tensor, layout: Layout) -> None:
@@ -56,26 +62,29 @@ class LayerStatistics:
         if not rows.numel():
             return
         rows = rows.contiguous()
-        found = sums(rows, channel_axis, self.activation)
-        self._sampled.add(rows, channel_axis, careful=found.careful)
-        if self._values is None or self._high is None or self._low is None:
-            self._values, self._high, self._low, _ = found
-            return
-        self._values += found.values
-        if len(found.high) == len(self._high):
-            self._high, self._low = torch.maximum(self._high, found.high), torch.minimum(self._low, found.low)
+        chosen = self._sampled.choose(rows, channel_axis)
+        some = chosen.flatten(0, 1)
+        self._zeros = self._zeros or self.activation is not None or not rows.is_cpu or int(count_nonzero(some)) < some.numel()
+        found = sums(rows, channel_axis, self.activation, zeros=self._zeros)
+        self._sampled.add(chosen, rows, channel_axis, careful=found.careful)
+        self._values = found.values if self._values is None else self._values + found.values
+        self._greatest = found.greatest if self._greatest is None else torch.maximum(self._greatest, found.greatest)
+        self._least = found.least if self._least is None else torch.minimum(self._least, found.least)
+        if self._extremes is None or len(self._extremes[0]) == some.shape[1]:
+            dead = self.activation in RELU_LIKE
+            self._extremes = channel_extremes(rows, channel_axis, some, self._extremes, careful=found.careful, dead=dead)
         else:
-            self._high = torch.cat([self._high, found.high]).amax(0, keepdim=True)
-            self._low = torch.cat([self._low, found.low]).amin(0, keepdim=True)
+            self._extremes = some[0, :0], some[0, :0]
 
     def packed(self) -> tuple[Tensor, Tensor] | None:
         """Return all numbers in one tensor, in the order of _PACKED, and the sample of elements; both on the device. None: it was empty."""
-        if self._values is None or self._high is None or self._low is None:
+        if self._values is None or self._greatest is None or self._least is None or self._extremes is None:
             return None
-        whole = len(self._high) == self.layout.channels
-        dead = ((self._high <= 0) & (self._high >= self._low)).sum() if whole and self.activation in RELU_LIKE else torch.nan
-        constant = (self._high == self._low).sum() if whole and self.elements > self.layout.channels else torch.nan
-        rest = (self._high.amax(), self._low.amin(), dead, constant, self._sampled.between(), *self._sampled.channels())
+        high, low = self._extremes
+        whole = len(high) == self.layout.channels
+        dead = ((high <= 0) & (high >= low)).sum() if whole and self.activation in RELU_LIKE else torch.nan
+        constant = (high == low).sum() if whole and self.elements > self.layout.channels else torch.nan
+        rest = (self._greatest, self._least, dead, constant, self._sampled.variance(), *self._sampled.channels())
         return torch.cat([self._values, packed(rest, like=self._values)]), self._sampled.elements.rows()
 
     def activity(self, index: int, final: bool, numbers: Sequence[float], values: Any) -> LayerActivity:
@@ -126,7 +135,7 @@ class LayerStatistics:
             saturated=known["saturated"] / count if some and self.activation in SATURATING else None,
             effective_rank=_known(known["rank"]) if clean else None,
             correlation=_known(known["correlation"]) if clean else None,
-            between=_known(known["between"]) if clean else None,
+            between=_known(known["variance"] / square if square else known["variance"]) if clean else None,
             within=max(0.0, 1 - known["flat"] / known["squares"]) if clean and places > 1 and known["squares"] else None,
             concentration=known["shares"] / known["shared"] if clean and known["shared"] else None,
             histogram=_histogram(values, known["least"], known["greatest"], len(values) < count) if some else None,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from netlens.lenses.featuremaps.attention import AttentionRecorder
-from netlens.lenses.featuremaps.modes import running, without_statistics
 from netlens.lenses.featuremaps.nonfinite import FirstNonFinite
 from netlens.lenses.featuremaps.outputs import OutputStatistics
 from netlens.lenses.featuremaps.report import LayerActivity, NonFinite, OutputFacts
@@ -21,6 +20,7 @@ from netlens.probing.activations import Output, watched
 from netlens.probing.attention_maps import attended
 from netlens.probing.counting import samples_in
 from netlens.probing.leaves import leaves
+from netlens.probing.modes import running, without_statistics
 from netlens.probing.tokens import Layouts, as_maps
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]

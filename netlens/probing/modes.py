@@ -18,16 +18,31 @@ def running(model: nn.Module) -> Iterator[None]:
 
     BatchNorm that has seen no data normalises by each batch, as it would in training: its running statistics, 0 and 1, mean nothing.
     """
+    with in_eval_mode(model), _with_statistics_of_the_batch(model), torch.no_grad(), seeded(0):
+        yield
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into eval mode, and each back into its own."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _with_statistics_of_the_batch(model: nn.Module) -> Iterator[None]:
     fresh = without_statistics(model)
     momenta = [norm.momentum for norm in fresh]
     hooks = [norm.register_forward_pre_hook(_normalise_by_the_batch) for norm in fresh]
     for norm in fresh:
         norm.momentum = 0.0  # statistics of the batch are used, and not kept
     try:
-        with torch.no_grad(), seeded(0):
-            yield
+        yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -37,8 +52,6 @@ def running(model: nn.Module) -> Iterator[None]:
             norm.running_var.fill_(1)
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.zero_()
-        for module, training in modes.items():
-            module.training = training
 
 
 def _normalise_by_the_batch(norm: Any, given: tuple[Any, ...]) -> None:

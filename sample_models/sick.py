@@ -59,7 +59,7 @@ def dead_relu() -> nn.Module:
 def saturated_sigmoid() -> nn.Module:
     """`layer1` ends in a sigmoid behind a hundredfold gain, where a ReLU was.
 
-    Seen: its feature maps are black and white without grey, and pictures are mistaken that were not before. Rule: saturation.
+    Seen: its feature maps are black and white without grey, and pictures are mistaken that were not before. Rule: saturated.
     """
     model = healthy()
     with torch.no_grad():
@@ -71,7 +71,7 @@ def saturated_sigmoid() -> nn.Module:
 def exploding_init() -> nn.Module:
     """A fresh network without normalisation, four of whose convolutions start a hundred times too large.
 
-    Seen: scores and a first loss of order 1e8. Rules: init-scale, exploding-activations, exploding-gradient, init-loss.
+    Seen: scores and a first loss of order 1e8. Rules: init-scale, exploding-activations.
     """
     return _badly_started(100)
 
@@ -79,8 +79,9 @@ def exploding_init() -> nn.Module:
 def vanishing_init() -> nn.Module:
     """A fresh network without normalisation, four of whose convolutions start two thousand times too small.
 
-    Seen: scores of order 1e-13, and a loss of exactly ln 6. Rule: init-scale. Every gradient vanishes, but relative to their weights
-    those of the small convolutions are the large ones: a rule that compares first with last layers sees them explode.
+    Seen: scores of order 1e-13, and a loss of exactly ln 6. Rules: init-scale, vanishing-activations. Every gradient vanishes, but
+    relative to their weights those of the small convolutions are the large ones: a rule that compares first with last layers sees them
+    explode.
     """
     return _badly_started(1 / 2000)
 
@@ -108,7 +109,7 @@ def fresh_plain() -> ShapeNet:
 def frozen_body() -> nn.Module:
     """Everything but the head is frozen, though nothing in it was ever trained.
 
-    Seen: training hardly lowers the loss, and the filters of the first layer stay noise. Rule: unused-parameters.
+    Seen: training hardly lowers the loss, and the filters of the first layer stay noise. Rules: untrained-filters, constant-output.
     """
     model = _with_weights(ShapeNet(), "untrained").requires_grad_(False)
     model.head.requires_grad_(True)
@@ -127,7 +128,8 @@ class DetachedShapeNet(ShapeNet):
 def detached_branch() -> nn.Module:
     """A `.detach()`, forgotten after a look at the features, cuts `stem` and `layer1` off from the loss.
 
-    Seen: nothing in the scores, which are the healthy ones; but the first filters never change. Rule: unused-parameters.
+    Seen: nothing in the scores, which are the healthy ones; but the first filters never change. Rule: none that looks at
+    weights or activations.
     """
     return _with_weights(DetachedShapeNet())
 
@@ -135,7 +137,7 @@ def detached_branch() -> nn.Module:
 def nan_weight() -> nn.Module:
     """One weight of 67,614 is not a number.
 
-    Seen: every score is nan. Rules: weight-nonfinite, act-nonfinite (at `layer2.0.conv`), output-nonfinite.
+    Seen: every score is nan. Rules: weight-nonfinite, act-nonfinite (both at `layer2.0.conv`).
     """
     model = healthy()
     with torch.no_grad():
@@ -146,7 +148,7 @@ def nan_weight() -> nn.Module:
 def constant_output() -> nn.Module:
     """The weights of the head are zero, so that its biases are all that is left.
 
-    Seen: every picture gets the same scores. Rules: input-ignored, batch-invariant, weight-all-zero.
+    Seen: every picture gets the same scores. Rules: input-ignored, weight-all-zero.
     """
     model = healthy()
     with torch.no_grad():
@@ -176,7 +178,7 @@ class WithUnusedLayer(ShapeNet):
 def unused_layer() -> nn.Module:
     """A fourth stage was added to `__init__` and forgotten in `forward`.
 
-    Seen: nothing, but that 9,408 parameters are saved and never change. Rule: unused-parameters.
+    Seen: nothing, but that 9,408 parameters are saved and never change. Rule: unused-module.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -26,8 +26,12 @@ class AskedModel:
     program: Archive | None  # a program in a file, which is the model
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> AskedModel:
+    def of(cls, asked: Mapping[str, Any], lens: str = "summary") -> AskedModel:
         """Read the options of a command line, by their names.
+
+        Args:
+            asked: what the user wrote.
+            lens: what is asked for; hints repeat it.
 
         Raises:
             NetlensError: any of them cannot be.
@@ -35,7 +39,7 @@ class AskedModel:
         if asked.get("weights") and asked.get("checkpoint"):
             raise UsageError("--weights and --checkpoint both give values", hint="leave one of them out")
         spec = parse_model_spec(asked["model"])
-        program = program_of(spec, bool(asked.get("trust_checkpoint")))
+        program = program_of(spec, bool(asked.get("trust_checkpoint")), lens)
         return cls(
             spec=spec,
             args=parse_model_args(asked.get("model_arg") or ()),

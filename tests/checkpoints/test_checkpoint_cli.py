@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from netlens.errors import UsageError
+from netlens.loading.checkpoints.ask import program_of
+from netlens.loading.specs import parse_model_spec
 from tests.conftest import Shell
 
 NETS = """
@@ -118,6 +121,8 @@ def test_averaged_weights_are_mentioned_and_taken_by_name(run):
         ("summary nets.py:Net --no-strict", "--no-strict"),
         ("summary nets.py:Net --trust-checkpoint", "--trust-checkpoint"),
         ("summary good.pth --trust-checkpoint", "holds weights, not a program"),
+        ("summary good.pth --trust-checkpoint", "netlens summary MODEL --checkpoint good.pth"),
+        ("featuremaps good.pth", "netlens featuremaps MODEL --checkpoint good.pth"),
     ],
 )
 def test_mistakes_are_two_lines_told_before_torch_is_imported(run, line, words):
@@ -125,6 +130,44 @@ def test_mistakes_are_two_lines_told_before_torch_is_imported(run, line, words):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: .+\nhint: .+\n", done.stderr) and words in done.stderr, done.stderr
     assert "torch" not in done.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "words"),
+    [
+        ("resnet18", 1000, "resnet18"),
+        ("resnet18", 37, "resnet18 --model-arg num_classes=37"),
+        ("squeezenet1_1", 5, "squeezenet1_1 --model-arg num_classes=5"),  # its head is a convolution
+        ("vgg11", 7, "vgg11 --model-arg num_classes=7"),  # a head of three layers
+        ("googlenet", 5, "googlenet --model-arg num_classes=5"),  # with auxiliary heads
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 91, "fasterrcnn_mobilenet_v3_large_320_fpn"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "net.backbone."])
+def test_weights_in_place_of_their_model_are_recognised(folder, name, classes, words, prefix):
+    from torchvision.models import get_model
+
+    arguments = {"weights_backbone": None} if "rcnn" in name else {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        state = get_model(name, num_classes=classes, **arguments).state_dict()
+    file = folder / "re cognised.pth"
+    torch.save(
+        {"state_dict": {f"{prefix}{key}": torch.empty_strided(v.shape, v.stride(), device="meta") for key, v in state.items()}}, file
+    )
+    with pytest.raises(UsageError, match="holds weights, not a program") as caught:
+        program_of(parse_model_spec(str(file)), trust=False, lens="gradcam")
+    assert caught.value.hint == f"they are those of torchvision's {name}: netlens gradcam {words} --checkpoint '{file}'"
+
+
+def test_the_command_for_recognised_weights_works(run, folder):
+    from torchvision.models import get_model
+
+    torch.save(get_model("squeezenet1_1", num_classes=5).state_dict(), folder / "five.pth")
+    hint = run("featuremaps five.pth").stderr.splitlines()[1]
+    command = hint.rpartition(": netlens ")[2]
+    assert command.startswith("featuremaps squeezenet1_1")
+    done = run(f"{command} --input 2,3,32,32 --no-pictures")
+    assert done.returncode == 0 and "five.pth" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["program.pt2", "program.pt"])

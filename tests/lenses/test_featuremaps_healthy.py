@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from netlens.findings import CODES, Severity
+from netlens.lenses.featuremaps.report import FeaturemapsReport
 from netlens.lenses.featuremaps.request import Request
 from netlens.lenses.featuremaps.rules import diagnose
 from netlens.lenses.featuremaps.run import ran
 from netlens.probing.untouched import seeded
+from sample_models import sick
+from sample_models.scenes import scene
 from tests.lenses.featuremaps_case import codes, measured
 
 ROOT = Path(__file__).parents[2]
@@ -154,13 +160,33 @@ def test_the_trained_sample_models_are_healthy(name):
         assert findings(f"{SICK}:healthy", input=[f"{samples},3,64,64"]) == []
 
 
-@pytest.mark.parametrize("twin", ["healthy", "detached_branch", "wrong_normalisation", "fresh_plain"])
+@pytest.mark.parametrize("twin", ["healthy", "detached_branch", "wrong_normalisation", "fresh_plain", "unused_layer"])
 def test_twins_whose_fault_does_not_show_in_a_forward_pass_raise_nothing(twin):
     assert findings(f"{SICK}:{twin}", image=[SCENES], size="64", mean="0.5", std="0.28") == []
 
 
 def test_a_body_that_was_never_trained_shows_in_what_is_predicted():
     assert findings(f"{SICK}:frozen_body", image=[SCENES], size="64", mean="0.5", std="0.28") == [("constant-output", "")]
+
+
+def of_one_class(label: int, mean: float) -> FeaturemapsReport:
+    """Return what the trained ShapeNet says of 12 scenes of one class, preprocessed with some mean."""
+    drawn = [picture for index in range(150) if (picture := scene(777, index)).labels == (label,)][:12]
+    images = torch.stack([torch.from_numpy(picture.image).permute(2, 0, 1) for picture in drawn]) / 255
+    return measured(sick.healthy(), (images - mean) / 0.28)
+
+
+@pytest.mark.parametrize("label", range(6))
+def test_a_sure_model_on_pictures_of_one_class_is_no_warning(label):
+    assert [finding for finding in diagnose(of_one_class(label, 0.5)) if finding.severity > Severity.INFO] == []
+
+
+@pytest.mark.parametrize("mean", [-5, 5, 50])
+def test_one_class_for_all_because_of_a_mean_far_off_is_a_warning(mean):
+    """What comes out hardly depends on the picture, though the model is sure."""
+    found = of_one_class(0, mean)
+    assert found.output is not None and found.output.entropy < 0.5
+    assert [(finding.code, finding.severity) for finding in diagnose(found)] == [("constant-output", Severity.WARNING)]
 
 
 # -- sick ---------------------------------------------------------------------------------------------------------------------------
@@ -179,6 +205,22 @@ TWINS = {
 @pytest.mark.parametrize("twin", TWINS)
 def test_each_sick_twin_raises_its_own(twin, size):
     assert findings(f"{SICK}:{twin}", image=[SCENES], size=size, mean="0.5", std="0.28") == [TWINS[twin]]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_the_twins_say_which_rule_finds_them(twin):
+    assert TWINS[twin][0] in promised(getattr(sick, twin))
+
+
+def test_the_twins_name_rules_that_there_are():
+    twins = [function for name, function in inspect.getmembers(sick, inspect.isfunction) if promised(function)]
+    assert len(twins) >= 10 and {code for twin in twins for code in promised(twin)} <= CODES.keys()
+
+
+def promised(twin: Callable[..., object]) -> list[str]:
+    """Return the codes after "Rule:" or "Rules:" in a docstring."""
+    told = re.search(r"Rules?: ([^.]*)", inspect.getdoc(twin) or "")
+    return [] if told is None or told[1].startswith("none") else re.findall(r"[a-z]+(?:-[a-z]+)+|saturated", told[1])
 
 
 def test_layers_that_are_chosen_keep_their_number_and_their_place():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from netlens.findings import CODES, Finding, Severity
 from netlens.lenses.featuremaps.report import FeaturemapsReport, NonFinite
-from netlens.lenses.featuremaps.rules import alarms, diagnose, marks
+from netlens.lenses.featuremaps.rules import alarms, diagnose, marks, too_few
 from netlens.probing.untouched import seeded
 from tests.lenses.featuremaps_case import attention, codes, layer, measured, relu, report
 
@@ -237,12 +237,21 @@ EDGES: list[tuple[FeaturemapsReport, dict[str, Severity]]] = [
     (report(output={"top_probability": 0.89}, initialised=True), {}),
     (report(output={"top_probability": 0.99}), {}),  # a trained network may be sure
     (report(output={"top_probability": 0.99, "classes": 2}, initialised=True), {}),
-    (report(output={"predicted": 1}), {"constant-output": WARNING}),
+    (report(output={"predicted": 1, "entropy": 0.5}), {"constant-output": WARNING}),
+    (report(output={"predicted": 1, "entropy": 0.49}), {"constant-output": INFO}),  # sure, as of a folder of cats
+    (report(output={"predicted": 1, "entropy": 0.01, "between": 0.02}), {"constant-output": INFO}),
+    (report(output={"predicted": 1, "entropy": 0.01, "between": 0.019}), {"constant-output": WARNING}),
+    (report(output={"predicted": 1, "classes": 2}), {}),
     (report(output={"predicted": 1}, run={"samples": 7}), {}),
     (report(output={"predicted": 1}, run={"random_inputs": True}), {}),
     (report(output={"predicted": 1}, initialised=True), {}),
     (report(output={"nonfinite": 3}), {"output-nonfinite": ERROR}),
     (report(layer(nan=5)), {"act-nonfinite": ERROR}),
+    (report(layer(infinite=5)), {"act-nonfinite": INFO}),  # gone again at the output
+    (report(layer(infinite=5), layer(nan=1)), {"act-nonfinite": ERROR}),
+    (report(layer(infinite=5), output={"nonfinite": 1}), {"act-nonfinite": ERROR}),
+    (report(layer(infinite=5), first_nonfinite=NonFinite("conv", "Conv2d", 0, 5, 0, weights=True)), {"act-nonfinite": ERROR}),
+    (report(layer(infinite=5), relu(dead=64)), {"act-nonfinite": INFO, "dead-relu": ERROR}),
 ]
 
 
@@ -332,6 +341,54 @@ def test_a_head_that_starts_at_zero_is_not_called_lost():
     assert diagnose(found) == () and alarms(found) == {} and marks(found) == {}
 
 
+class Causal(nn.Module):
+    """One head that looks back only, by a mask of -inf that a module adds."""
+
+    def __init__(self, mask: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.query, self.key, self.value = nn.LayerNorm(32), *(nn.Linear(32, 32) for _ in range(3))
+        self.mask, self.softmax, self.act, self.head = mask, nn.Softmax(-1), nn.ReLU(), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        scores = self.mask(self.query(x) @ self.key(x).transpose(1, 2) / 32**0.5)
+        return self.head(self.act(x + self.softmax(scores) @ self.value(x)).mean(1))
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_mask_of_minus_infinity_is_information_and_silences_no_rule(dead):
+    """Of 8 samples of 24 tokens 24 * 23 / 2 scores each are masked."""
+    with seeded(0), torch.no_grad():
+        model = Causal(Bend(lambda scores: scores + torch.full((24, 24), -torch.inf).triu(1)))
+        model.value.bias[:] -= 100 * dead
+        found = measured(model, torch.randn(8, 24, 32), initialised=True)
+    findings = {finding.code: finding for finding in diagnose(found)}
+    assert findings.keys() == {"act-nonfinite"} | ({"dead-relu"} if dead else set())
+    finding = findings["act-nonfinite"]
+    assert (finding.severity, finding.where) == (Severity.INFO, "mask") and "mask of -inf" in finding.message
+    assert finding.measured.startswith("2,208 Inf in 1 layer")
+    assert "mask" not in alarms(found) and all("nonfinite" not in row for row in marks(found).values())
+
+
+def test_a_mask_that_leaves_a_row_without_a_token_is_an_error():
+    """The softmax of -inf alone is NaN."""
+    with seeded(0):
+        finding = only(measured(Causal(Bend(lambda scores: scores + torch.full((24, 24), -torch.inf).triu(0))), torch.randn(8, 24, 32)))
+    assert (finding.code, finding.severity, finding.where) == ("act-nonfinite", Severity.ERROR, "mask")
+    assert "the first NaN is in `softmax`" in finding.message
+
+
+def test_an_overflow_that_a_clamp_hides_is_told_by_what_did_not_overflow():
+    """exp(89) is more than float32 holds, exp(88) is 1.7e38."""
+    with seeded(0), torch.no_grad():
+        model = convolutions()
+        model.act2, model.conv3 = Bend(lambda x: (60 * x).exp()), nn.Sequential(Bend(lambda x: x.clamp(-1, 1)), model.conv3)
+        found = measured(model, torch.randn(8, 3, 16, 16))
+    assert found.output is not None and found.output.nonfinite == 0
+    findings = {finding.code: (finding.severity, finding.where) for finding in diagnose(found)}
+    assert findings == {"exploding-activations": (Severity.ERROR, "act2"), "act-nonfinite": (Severity.INFO, "act2")}
+
+
 def test_after_what_is_not_finite_nothing_else_is_judged():
     found = report(
         relu("a", dead=64),
@@ -348,6 +405,28 @@ def test_where_only_some_layers_were_looked_at_nothing_is_said_of_the_end():
     whole = report(layer("a"), layer("b", rms=1e-7))
     assert codes(diagnose(whole)) == ["vanishing-activations"]
     assert diagnose(replace(whole, layers=whole.layers[:2])) == ()
+
+
+RELU = relu(dead=0)
+NOTES: list[tuple[FeaturemapsReport, tuple[str, ...]]] = [
+    (report(RELU), ()),
+    (report(RELU, run={"samples": 7}), ("7 samples: dead channels and one class for all from 8 samples on",)),
+    (report(layer(), run={"samples": 2}), ("2 samples: one class for all from 8 samples on",)),
+    (report(RELU, run={"samples": 2}, initialised=True), ("2 samples: dead channels from 8 samples on",)),
+    (report(RELU, run={"samples": 2, "random_inputs": True}), ("2 samples: dead channels from 8 samples on",)),
+    (report(layer(), run={"samples": 2}, output={"classes": None}), ()),
+    (report(layer(nan=1), run={"samples": 1}), ()),
+]
+
+
+@pytest.mark.parametrize(("found", "notes"), NOTES)
+def test_rules_that_had_too_few_samples_are_noted(found, notes):
+    assert too_few(found) == notes
+
+
+def test_a_single_sample_tells_nothing_about_samples():
+    (note,) = too_few(report(RELU, run={"samples": 1}))
+    assert note.startswith("1 sample: whether the output depends on the input") and note.endswith("from 8 samples on")
 
 
 def test_hostile_names_stay_names():

@@ -261,13 +261,35 @@ def test_zeros_of_any_layer_are_counted_once_a_sample_shows_one() -> None:
     assert activity([stray], layout).zeros == 0 and activity([stray], layout, "relu").zeros == pytest.approx(1 / stray.numel())
 
 
-def test_thinning_keeps_every_nth_row_whatever_the_batches() -> None:
-    rows = torch.arange(997)
-    for sizes in ((997,), (100, 400, 497), (1, 1, 995)):
-        thinned = Thinned(50)
-        for part in rows.split(list(sizes)):
-            thinned.add(part)
-        assert torch.equal(thinned.rows(), rows[::25])
+@pytest.mark.parametrize("sizes", [(997,), (100, 400, 497), (1, 1, 995), (1,) * 997])
+def test_thinning_keeps_the_same_rows_whatever_the_batches(sizes: tuple[int, ...]) -> None:
+    """16 times the golden ratio is 25.9: the next smaller step, 12.9, would keep 78 of 997 rows, and 50 are allowed."""
+    rows, thinned = torch.arange(997), Thinned(50)
+    for part in rows.split(list(sizes)):
+        thinned.add(part)
+    golden = (1 + math.sqrt(5)) / 2
+    assert thinned.rows().tolist() == [math.floor(16 * golden * place) for place in range(39)]
+
+
+@pytest.mark.parametrize("count", [1, 50, 51, 80, 99, 101, 1000, 3125, 12345])
+def test_thinning_keeps_at_least_half_of_what_is_allowed(count: int) -> None:
+    thinned = Thinned(50)
+    for part in torch.arange(count).split(37):
+        thinned.add(part)
+    kept = thinned.rows().tolist()
+    assert kept == list(range(count)) if count <= 50 else 25 <= len(kept) <= 50
+    assert len(set(kept)) == len(kept) and max(kept) < count
+
+
+@pytest.mark.parametrize("width", [2, 3, 4, 5, 7, 8, 10, 13, 14, 16, 21, 25, 28, 32])
+@pytest.mark.parametrize("count", [2000, 20_000, 200_000, 2_000_000])
+def test_thinning_prefers_no_column_of_a_map(width: int, count: int) -> None:
+    """Of 256 to 512 places, independent ones would be within four standard deviations of an even share, which is sqrt(share)."""
+    thinned = Thinned(512)
+    thinned.add(torch.arange(count))
+    share = len(thinned.rows()) / width
+    found = np.bincount(thinned.rows().numpy() % width, minlength=width)
+    assert len(found) == width and np.abs(found - share).max() <= 4 * math.sqrt(share)
 
 
 def test_rows_come_in_the_order_of_the_pass_and_know_what_is_final() -> None:

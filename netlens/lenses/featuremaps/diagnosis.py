@@ -31,14 +31,24 @@ class Ill:
 class Diagnosis:
     """What is wrong with a report. A fault is told once, where it begins: what follows from it is left out.
 
-    After a value that is not finite nothing else is judged; nor are layers behind the one at which the input was lost. Values that are too
-    large saturate what comes after them, and make scores sure; copies in one layer make those after it alike.
+    After a NaN, or an Inf that reaches the output, nothing else is judged; nor are layers behind the one at which the input was lost.
+    Values that are too large saturate what comes after them, and make scores sure; copies in one layer make those after it alike.
     """
 
     def __init__(self, report: FeaturemapsReport) -> None:
         self.report = report
-        output = report.output
-        self.broken = any(layer.nan or layer.infinite for layer in report.layers) or bool(output is not None and output.nonfinite)
+        self.broken = not self.passing and (
+            any(layer.nan or layer.infinite for layer in report.layers) or bool(report.output is not None and report.output.nonfinite)
+        )
+
+    @cached_property
+    def passing(self) -> list[LayerActivity]:
+        """The layers with Inf, where it left no NaN and is gone at the output: a mask of -inf, but not a weight that is Inf."""
+        report, output = self.report, self.report.output
+        bad_weights = report.first_nonfinite is not None and report.first_nonfinite.weights
+        if bad_weights or output is None or output.nonfinite or any(layer.nan for layer in report.layers):
+            return []
+        return [layer for layer in report.layers if layer.infinite]
 
     @cached_property
     def ignored(self) -> Severity | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from netlens.findings import Finding, Severity
 from netlens.lenses.featuremaps.diagnosis import ATTENTION, IGNORED, INVARIANT, VANISHED, Diagnosis, Ill
-from netlens.lenses.featuremaps.report import FeaturemapsReport
-from netlens.lenses.featuremaps.verdicts import ENOUGH, RULES
+from netlens.lenses.featuremaps.report import FeaturemapsReport, OutputFacts
+from netlens.lenses.featuremaps.verdicts import ENOUGH, RECTIFIERS, RULES
 from netlens.wording import counted, number, short
 
 CERTAIN_FRESH = 0.9  # mean largest probability of a model that has learned nothing; ours: healthy fresh models stay below 0.1
 CERTAIN_CLASSES = 3
+UNDECIDED = 0.5  # mean entropy / ln(classes); ours: the trained ShapeNet has below 0.1 on pictures of one class, one with a fresh body 0.97
+HARDLY = 0.02  # variance between samples / mean square; ours: 0.08 on pictures of one class, below 0.01 with a mean far off
 NAMED = 3  # layers that a finding lists beside its own
 
 LOST = "what comes out no longer depends on what goes in"
@@ -22,7 +24,7 @@ def diagnose(report: FeaturemapsReport) -> tuple[Finding, ...]:
     found = Diagnosis(report)
     if found.broken:
         return tuple(_nonfinite(report))
-    causes = (*_lost(found), *_vanished(found), *_layers(found), *_attention(found))
+    causes = (*_lost(found), *_vanished(found), *_layers(found), *_attention(found), *_passing(found))
     symptoms = () if any(cause.severity > Severity.INFO for cause in causes) else _output(report)
     return (*causes, *symptoms)
 
@@ -31,7 +33,7 @@ def alarms(report: FeaturemapsReport) -> dict[str, str]:
     """Return a short word for each layer that is not well: name -> "dead, collapsed"."""
     found = Diagnosis(report)
     said: dict[str, list[str]] = {}
-    if report.first_nonfinite is not None:
+    if found.broken and report.first_nonfinite is not None:
         said[report.first_nonfinite.name] = ["not finite"]
     if found.lost is not None:
         said[found.lost.name] = ["input lost"]
@@ -46,7 +48,7 @@ def alarms(report: FeaturemapsReport) -> dict[str, str]:
 def marks(report: FeaturemapsReport) -> dict[int, dict[str, Severity]]:
     """Return which cells of the table are sick: index of a layer -> column -> how bad. What is only info has no mark."""
     found = Diagnosis(report)
-    cells = [(layer.index, "nonfinite", Severity.ERROR) for layer in report.layers if layer.nan or layer.infinite]
+    cells = [(layer.index, "nonfinite", Severity.ERROR) for layer in report.layers if found.broken and (layer.nan or layer.infinite)]
     cells += [(each.layer.index, name, each.verdict.severity) for each in found.ill for name in RULES[each.code].columns]
     if found.lost is not None:
         cells.append((found.lost.index, "between", Severity.ERROR))
@@ -65,6 +67,18 @@ def peaked(report: FeaturemapsReport) -> set[str]:
     return {layer.name for _, layer in Diagnosis(report).peaked}
 
 
+def too_few(report: FeaturemapsReport) -> tuple[str, ...]:
+    """Return a note on the rules that had too few samples to speak, of those that this model gives something to look at."""
+    samples = report.run.samples
+    if Diagnosis(report).broken or samples >= ENOUGH:
+        return ()
+    late = ["dead channels"] if any(layer.activation in RECTIFIERS and not layer.final for layer in report.layers) else []
+    late += ["one class for all"] if _may_collapse(report) else []
+    told = ["whether the output depends on the input, or channels are copies, is told from 2 samples on"] if samples < 2 else []
+    told += [f"{' and '.join(late)} from {ENOUGH} samples on"] if late else []
+    return (f"{counted(samples, 'sample')}: {', '.join(told)}",) if told else ()
+
+
 def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
     first = report.first_nonfinite
     if first is not None:
@@ -72,6 +86,8 @@ def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
         own = "its own weights are not finite: `netlens kernels` shows where; go back to an earlier checkpoint"
         other = "look for an overflow (fp16: try --dtype bf16), a division by zero, or the logarithm or root of what is not positive"
         message = "it is the first layer that makes NaN or Inf out of finite numbers"
+        wrong = next((layer.name for layer in report.layers if layer.nan), first.name)
+        message += f"; the first NaN is in `{short(wrong)}`: Inf alone may be a mask" if not first.nan and wrong != first.name else ""
         remedy = own if first.weights else other
         yield Finding("act-nonfinite", Severity.ERROR, short(first.name), message, f"{told} in sample {first.sample}", "0", remedy)
     elif (odd := next((layer for layer in report.layers if layer.nan or layer.infinite), None)) is not None:
@@ -83,6 +99,21 @@ def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
         remedy = "look at the first layer that is not finite; a loss of this is NaN"
         yield Finding(
             "output-nonfinite", Severity.ERROR, report.output.name, "the model's output is not finite", f"{count:,} NaN or Inf", "0", remedy
+        )
+
+
+def _passing(found: Diagnosis) -> Iterator[Finding]:
+    """Inf that something takes away again. Its sign is not known: an overflow that a clamp hides is told by the size of what is finite."""
+    if found.passing:
+        first, infinite = found.passing[0], sum(layer.infinite for layer in found.passing)
+        yield Finding(
+            "act-nonfinite",
+            Severity.INFO,
+            short(first.name),
+            "Inf that is gone again later: a mask of -inf looks like this",
+            measured=f"{infinite:,} Inf in {counted(len(found.passing), 'layer')}, no NaN, and the output is finite",
+            threshold="0",
+            remedy="nothing, where it is a mask; else look for an overflow that a clamp or a squashing function hides",
         )
 
 
@@ -185,13 +216,31 @@ def _output(report: FeaturemapsReport) -> Iterator[Finding]:
             threshold=f"{CERTAIN_FRESH:g}; {number(1 / (output.classes or 1))} would be chance",
             remedy="scale the last layer's weights down, or normalise before it: the first loss should be near ln(classes)",
         )
-    if output.predicted == 1 and report.run.samples >= ENOUGH and not report.run.random_inputs and report.initialised is not True:
-        yield Finding(
-            "constant-output",
-            Severity.WARNING,
-            output.name,
-            f"it predicts the same class for all {report.run.samples:,} samples",
-            measured="1 class",
-            threshold="2 classes, unless the samples are of one",
-            remedy="check the preprocessing (--size, --mean, --std) and the labels: collapse to one class is the commonest sign of both",
-        )
+    if output.predicted == 1 and report.run.samples >= ENOUGH and _may_collapse(report):
+        yield _constant(output, report.run.samples)
+
+
+def _may_collapse(report: FeaturemapsReport) -> bool:
+    """Tell whether it would mean something if all samples got one class: a network that has learned, on real samples."""
+    classes = 0 if report.output is None else report.output.classes or 0
+    return classes >= CERTAIN_CLASSES and not report.run.random_inputs and report.initialised is not True
+
+
+def _constant(output: OutputFacts, samples: int) -> Finding:
+    """One class for all samples is right where they are of one: then the model is sure, and its scores still differ between them."""
+    entropy, between = output.entropy or 0, output.between or 0
+    if entropy >= UNDECIDED:
+        severity, why = Severity.WARNING, ", and is undecided about each"
+    elif between < HARDLY:
+        severity, why = Severity.WARNING, ", and its scores hardly depend on which"
+    else:
+        severity, why = Severity.INFO, ", and is sure of it: right where they are all of that class"
+    return Finding(
+        "constant-output",
+        severity,
+        output.name,
+        f"it predicts the same class for all {samples:,} samples{why}",
+        measured=f"1 class, entropy / ln(classes) {number(entropy)}, variance between samples / mean square {number(between)}",
+        threshold=f"entropy {UNDECIDED:g} or more, or variance below {HARDLY:g} (warning)",
+        remedy="where they are of several, check the preprocessing (--size, --mean, --std), the labels and what was trained",
+    )

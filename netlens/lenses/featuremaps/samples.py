@@ -20,25 +20,45 @@ FEWEST_PLACES = 2
 KEPT = 1 << 16  # elements for percentiles, over all batches
 ROWS = 512  # places by which channels are compared, over all batches
 FEWEST_ROWS = 8  # fewer places say nothing about channels
-THINNING = 5  # no common size of a map or of features has this factor often
+BITS = 20
+GOLDEN = 1_696_631  # the golden ratio times 2 ^ BITS
 
 
 class Thinned:
-    """Every s-th of all rows that were added, s being the smallest power of 5 for which at most `most` remain."""
+    """All rows, or those at 0, s, 2 s, ... rounded down, s being the golden ratio times the least power of 2 that leaves at most `most`.
+
+    Such steps meet all columns of a map alike, however wide it is, and leave at least half of `most`.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._step = 1
+        self._step = 1 << BITS  # s times 2 ^ BITS
         self._seen = 0
         self._kept: list[Tensor] = []
 
     def add(self, rows: Tensor) -> None:
         """Take some of `rows`, as a copy."""
-        while -(-(self._seen + len(rows)) // self._step) > self._most:
-            self._kept = [self.rows()[::THINNING].clone()] if self._kept else []
-            self._step *= THINNING
-        self._kept.append(rows[-self._seen % self._step :: self._step].clone())
+        while self._count(self._seen + len(rows)) > self._most:
+            self._thin()
+        first, last = self._count(self._seen), self._count(self._seen + len(rows))
+        if last - first == len(rows):
+            self._kept.append(rows.clone())
+        elif last > first:
+            places = torch.arange(first, last, device=rows.device) * self._step // (1 << BITS) - self._seen
+            self._kept.append(rows.index_select(0, places))
         self._seen += len(rows)
+
+    def _thin(self) -> None:
+        before = self._step
+        self._step = GOLDEN if before == 1 << BITS else 2 * before
+        if self._kept:
+            rows = self.rows()
+            places = torch.arange(self._count(self._seen), device=rows.device) * self._step // before
+            self._kept = [rows.index_select(0, places)]
+
+    def _count(self, rows: int) -> int:
+        """Return how many of the first so many rows are kept."""
+        return -(-(rows << BITS) // self._step)
 
     def rows(self) -> Tensor:
         """Return what was kept, in the order of adding."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from netlens.errors import UsageError
-from netlens.loading.checkpoints.archive import Archive
-from netlens.loading.checkpoints.groups import checked_group
+from netlens.loading.checkpoints.archive import Archive, StoredTensor
+from netlens.loading.checkpoints.groups import candidates, checked_group
 from netlens.loading.specs import ModelSpec
-from netlens.loading.words import user_path
+from netlens.loading.words import one_line, user_path
 
 OPTIONS = {"key": "--key", "strip_prefix": "--strip-prefix", "no_strict": "--no-strict", "trust_checkpoint": "--trust-checkpoint"}
 PROGRAMS = {
     "exported program": "torch.export.load evaluates texts of the file as expressions, and unpickles what it finds in it",
     "torchscript": "torch.jit.load runs the code in the archive",
 }
+MOST = 5_000  # tensors; no published model has more
+PREFIXES = 4  # segments that all names may begin with
+USUAL_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,13 @@ class Ask:
         )
 
 
-def program_of(spec: ModelSpec, trust: bool) -> Archive | None:
+def program_of(spec: ModelSpec, trust: bool, lens: str = "summary") -> Archive | None:
     """Read the program that stands in the model's place; None where the model is no file.
+
+    Args:
+        spec: the model that the user names.
+        trust: the user's consent.
+        lens: what the user asked for, which a hint repeats.
 
     Raises:
         UsageError: it may not be opened, or is no program. NetlensError: it is no checkpoint.
@@ -64,14 +73,49 @@ def program_of(spec: ModelSpec, trust: bool) -> Archive | None:
         return None
     from netlens.loading.checkpoints.read import read_archive
 
-    name = spec.path.name
     archive: Archive = read_archive(spec.path)
     if archive.kind not in PROGRAMS:
-        hint = f"name the model that they are for: netlens summary MODEL --checkpoint {name}"
-        raise UsageError(f"{name} holds weights, not a program: as they are, they cannot be run, trusted or not", hint=hint)
+        raise refused_weights(archive, lens)
     if not trust:
         raise refused_program(archive)
     return archive
+
+
+def refused_weights(archive: Archive, lens: str) -> UsageError:
+    """Return the refusal to run weights without their model, with the command that would, where names and shapes tell the model."""
+    file = one_line(archive.path)
+    model = next((words for group in candidates(archive) if (words := _published(group.tensors))), None)
+    what = f"they are those of torchvision's {model[0]}" if model else "name the model that they are for"
+    command = ["netlens", lens, *(model or ["MODEL"]), "--checkpoint", file]
+    return UsageError(
+        f"{one_line(archive.path.name)} holds weights, not a program: as they are, they cannot be run, trusted or not",
+        hint=f"{what}: {shlex.join(command)}",
+    )
+
+
+def _published(tensors: Sequence[StoredTensor]) -> list[str] | None:
+    """Return the words that name torchvision's model of just these tensors: resnet18 --model-arg num_classes=37; None where none is known.
+
+    The shapes of heads are not compared, and only a classifier's tells its classes: its last weight, not that of an auxiliary one.
+    """
+    from netlens.loading.checkpoints.architectures import WHOLE
+    from netlens.loading.checkpoints.identify import HEAD, whole
+    from netlens.loading.checkpoints.prefixes import bare
+
+    if len(tensors) > MOST:
+        return None
+    entries = [(bare(tensor.name), tensor.shape) for tensor in tensors]
+    ways = ([(name.split(".", depth)[-1], shape) for name, shape in entries] for depth in range(PREFIXES + 1))
+    names = next((found for way in ways if (found := WHOLE.get(whole(way)))), None)
+    if names is None:
+        return None
+    model = names.split()[0]
+    heads = [
+        shape for name, shape in entries if HEAD.search(name) and name.endswith("weight") and "aux" not in name.lower() and len(shape) > 1
+    ]
+    if "_fpn" in model or "ssd" in model or not heads or heads[-1][0] == USUAL_CLASSES:
+        return [model]
+    return [model, "--model-arg", f"num_classes={heads[-1][0]}"]
 
 
 def refused_program(archive: Archive) -> UsageError:

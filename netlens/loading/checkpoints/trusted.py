@@ -53,7 +53,7 @@ def program_as_model(archive: Archive, trust: bool, text: str) -> NamedModel:
 def _opened(archive: Archive, trust: bool) -> tuple[nn.Module, tuple[Any, ...], Mapping[str, Any]]:
     name = one_line(archive.path.name)
     if archive.kind not in PROGRAMS:
-        raise UsageError(f"{name} holds weights, not a program", hint=f"name the model: netlens summary MODEL --checkpoint {name}")
+        raise UsageError(f"{name} holds weights, not a program", hint=f"name the model that they are for, with --checkpoint {name}")
     if not trust:
         raise refused_program(archive)
     try:

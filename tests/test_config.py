@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from netlens.cli.config import KEYS, Config, load_config
+from netlens.cli.config import Config, load_config, with_defaults
+from netlens.cli.config_keys import KEYS
+from netlens.cli.options import FailLevel, HalfPrecision, Precision, ReportFormat
 from netlens.errors import FileProblem, UsageError
 
 
@@ -199,6 +201,15 @@ def test_a_key_in_the_wrong_place_says_where_it_goes(tmp_path: Path) -> None:
         "columns = [1]",
         'lock-level = "weights"',
         'format = "yaml"',
+        'dtype = "fp8"',
+        'dtype = "float16"',
+        'autocast = "fp32"',
+        "autocast = true",
+        'channels-last = "yes"',
+        "auto-batch = 1",
+        "batch-size = 0",
+        "batch-size = true",
+        'batch-size = "8"',
     ],
 )
 def test_a_value_of_the_wrong_type_says_what_the_key_takes(tmp_path: Path, line: str) -> None:
@@ -239,6 +250,31 @@ def test_a_value_of_the_wrong_type_in_a_model_says_what_the_key_takes(tmp_path: 
 )
 def test_tables_that_are_no_tables_and_models_without_a_model_are_refused(tmp_path: Path, text: str) -> None:
     refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["dtype", "autocast", "format", "fail-on"])
+def test_a_choice_of_the_option_is_one_of_the_key_and_of_all_models(tmp_path: Path, key: str) -> None:
+    choices = {"dtype": Precision, "autocast": HalfPrecision, "format": ReportFormat, "fail-on": FailLevel}[key]
+    for choice in choices:
+        write(tmp_path, f'[tool.netlens]\n{key} = "{choice.value}"')
+        assert load_config(tmp_path).defaults == {key: choice.value}
+    assert "[tool.netlens]" in refused(tmp_path, f'[tool.netlens.models.a]\nmodel = "m"\n{key} = "{choice.value}"').hint
+
+
+def test_the_command_line_comes_before_the_file_and_only_what_a_lens_knows_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, '[tool.netlens]\nbatch-size = 4\nfail-on = "never"\nauto-batch = true\ndepth = 2\ndevice = "cpu"')
+    monkeypatch.chdir(tmp_path)
+    asked = with_defaults({"model": "m", "batch_size": 2}, ("batch_size", "fail_on", "auto_batch", "device", "seed"))
+    assert asked == {"model": "m", "batch_size": 2, "fail_on": "never", "auto_batch": True, "device": "cpu"}
+
+
+def test_a_default_that_computes_nothing_is_none_for_a_lens_that_needs_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, '[tool.netlens]\ndevice = "meta"')
+    monkeypatch.chdir(tmp_path)
+    assert with_defaults({}, ("device",)) == {}
+    assert with_defaults({"device": "meta"}, ("device",)) == {"device": "meta"}  # asked for: told that it cannot be
 
 
 def test_every_key_is_written_like_an_option() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image, ImageFont
 
 from netlens.drawing import text
 from netlens.drawing.canvas import Canvas
-from netlens.drawing.colours import channels, indices, palette
+from netlens.drawing.colours import MAT, channels, indices, palette
 from netlens.drawing.grids import Grid, Scale, Tiles, contact_sheet, pages
 from netlens.drawing.paint import area_means
 from tests.conftest import REPOSITORY
@@ -315,6 +316,64 @@ def test_labels_of_rows_and_columns_stand_beside_theirs_and_are_thinned_evenly(w
     for column in shown:
         down, across = tiles[int(column[8:])]
         assert abs(lines[column].left - across.start) <= 2 and 0 <= down.start - lines[column].bottom <= 8
+
+
+def test_rows_and_columns_inside_a_tile_are_numbered_sparsely_where_they_are(written):
+    """Of 40 x 90 numbers, each a square of whole pixels; the middle of a number is the middle of what it names."""
+    (page,) = pages(Grid("t", Tiles(random(1, 40, 90), ticks=(numbers(40), tuple(f"c{n}" for n in range(90)))), Scale(limit=1.0)))
+    ((tile,),) = boxes(page)
+    ((down, across),) = places(page)
+    side = tile.shape[0] // 40
+    rows = [line for line in written if line.text.isdecimal() and line.right < across.start and line.top < down.stop]
+    columns = [line for line in written if line.text.startswith("c")]
+    assert 3 <= len(rows) <= 20 and 3 <= len(columns) <= 45
+    for line in rows:
+        assert abs((line.top + line.bottom) / 2 - (down.start + (int(line.text) + 0.5) * side)) <= 3
+    for line in columns:
+        middle = across.start + (int(line.text[1:]) + 0.5) * side
+        assert abs((line.left + line.right) / 2 - middle) <= 2 or line.left == across.start, "no label begins before its tile"
+        assert 0 <= down.start - line.bottom <= 8
+    steps = {int(two.text) - int(one.text) for one, two in pairwise(sorted(rows, key=lambda line: int(line.text)))}
+    assert len(steps) == 1
+
+
+def test_the_last_label_is_not_cut_off_at_the_edge_of_the_page(written):
+    labels = tuple(f"features.{n}.norm" for n in range(8))
+    (page,) = pages(Grid("t", Tiles(random(8, 6, 6), labels), Scale(limit=1.0)))
+    assert all(line.right <= page.width for line in written) and set(labels) <= {line.text for line in written}
+
+
+def test_a_line_between_panels_has_the_colour_of_frames():
+    """And the numbers on both of its sides have theirs."""
+    values, gaps = random(6, 5, 7), np.zeros((5, 7), bool)
+    gaps[:, 3] = True
+    (page,) = pages(Grid("t", Tiles(values, gaps=gaps), Scale(limit=9.0)))
+    found, pixels = places(page), np.asarray(page)
+    assert len(found) == 12
+    for number, (left, right) in enumerate(zip(found[::2], found[1::2], strict=True)):
+        for (down, across), columns in ((left, slice(3)), (right, slice(4, 7))):
+            panel = shrunk(pixels[down.start : down.stop, across.start : across.stop], 5, 3)
+            np.testing.assert_array_equal(panel, indices(values[number, :, columns], 9.0, True))
+        line = pixels[left[0].start : left[0].stop, left[1].stop : right[1].start]
+        assert line.shape[1] == len(left[1]) // 3 and (line == MAT).all()
+
+
+def test_so_has_a_line_between_coloured_panels():
+    gaps = np.array([[False, True, False]])
+    (page,) = pages(Grid("t", Tiles(np.array([[[[1, -1, -1]] * 3]]), gaps=gaps), Scale(limit=1.0)))
+    red = (np.asarray(page) == (255, 1, 1)).all(axis=2)
+    rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+    panels = np.asarray(page)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = len(rows)
+    assert panels.shape == (side, 3 * side, 3) and (panels[:, side : 2 * side] == palette(True)[MAT]).all()
+    assert red.sum() == 2 * side * side
+
+
+def test_pictures_stand_at_the_left_of_fixed_columns_where_that_is_asked():
+    red = np.full((8, 8, 3), (200, 9, 9), np.uint8)
+    (page,) = pages(Grid("t", Tiles(random(6, 20, 20), columns=3, pictures=(red,), aside=True), Scale(limit=1.0)))
+    rows, columns = np.nonzero((np.asarray(page) == (200, 9, 9)).all(axis=-1))
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (160, 160) and columns.min() == 20
 
 
 def test_the_names_of_a_few_columns_are_all_written_in_full(written):

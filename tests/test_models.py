@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import socket
 import sys
 from collections.abc import Iterator
@@ -402,6 +403,37 @@ def test_transformers_by_folder(tmp_path: Path, offline: None):
     with pytest.raises(ModelNotFound, match="no config for"):
         find(f"hf:{remote}")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_backbone_of_transformers_is_not_fetched(monkeypatch: pytest.MonkeyPatch):
+    """Stands for DETR in transformers 4, whose config asks for published weights, and whose backbone's config does, too."""
+    transformers = pytest.importorskip("transformers")
+
+    class Fetching(transformers.BertModel):  # type: ignore[misc, name-defined]
+        def __init__(self, config: Any):
+            assert config.use_pretrained_backbone is False and config.backbone_config.use_pretrained_backbone is False
+            super().__init__(config)
+
+    def config(inner: bool, outer: bool) -> Any:
+        found = transformers.BertConfig(**parse_model_args(SMALL), architectures=["Fetching"])
+        found.use_pretrained_backbone, found.backbone_config = outer, transformers.BertConfig(use_pretrained_backbone=inner)
+        return found
+
+    monkeypatch.setattr(transformers, "Fetching", Fetching, raising=False)
+    for inner, outer in ((False, False), (True, False), (False, True), (True, True)):
+        monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, found=(inner, outer), **__: config(*found))
+        named = find("hf:org/name")
+        assert isinstance(named.build(), Fetching)
+        assert named.origin.endswith(", without the published weights of its backbone") == (inner or outer)
+
+
+def test_a_stored_detr_is_built_without_the_network(tmp_path: Path, offline: None):
+    pytest.importorskip("transformers")
+    pytest.importorskip("timm")
+    sizes = {f"{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")}
+    asks = {"backbone": "resnet18", "use_timm_backbone": True, "use_pretrained_backbone": True}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "detr", "d_model": 8, "num_queries": 2, **sizes, **asks}))
+    assert "Detr" in type(find(f"hf:{tmp_path}").build()).__name__
 
 
 def test_transformers_on_the_hub(monkeypatch: pytest.MonkeyPatch):

@@ -256,6 +256,65 @@ def test_an_earlier_file_of_ours_is_replaced(tmp_path):
     assert files(tmp_path) == [path.name]
 
 
+def test_a_strangers_file_in_the_place_of_a_further_page_is_told_before_anything_is_written(tmp_path):
+    path = tmp_path / "kernels-net-conv1-2.png"
+    content = strangers_file(path)
+    with pytest.raises(FileProblem) as caught:
+        pictures(tmp_path).reserve(["conv0", "conv1"])
+    refused(caught.value, str(path), "was not written by netlens")
+    assert path.read_bytes() == content and files(tmp_path) == [path.name]
+    pictures(tmp_path).reserve(["conv0", "conv"])  # "conv1-2" is no page of these
+    pictures(tmp_path, overwrite=True).reserve(["conv0", "conv1"])
+
+
+def test_pages_that_an_earlier_longer_run_left_are_removed_and_nothing_else_is(tmp_path, capsys):
+    """Of pictures that are written again: not of another layer, be it called like a page, or another subject, nor what a stranger made."""
+    first, other, again = pictures(tmp_path), pictures(tmp_path, "net-conv1"), pictures(tmp_path)
+    first.reserve(["conv1", "conv2", "conv1-3"])
+    third, fourth = [first.save("conv1", PICTURE, page=page) for page in (1, 2, 3, 4)][2:]
+    kept = [first.save("conv2", PICTURE, page=page) for page in (1, 2)] + [first.save("conv1-3", PICTURE)]
+    kept += [other.save(name, PICTURE, page=page) for name in ("conv1", "conv2") for page in (1, 2)]
+    assert (Path(kept[2]).name, Path(fourth).name) == ("kernels-net-conv1-3.png", "kernels-net-conv1-4.png") and third != kept[2]
+    (tmp_path / "mine.png").write_bytes(Path(fourth).read_bytes())
+    strangers_file(tmp_path / "kernels-net-conv10-2.png")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    again.reserve(["conv1"])
+    written = [again.save("conv1", OTHER, page=page) for page in (1, 2)]
+    again.finish()
+    after = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {str(path) for path in before.keys() - after.keys()} == {third, fourth}
+    assert {str(path) for path in after if after[path] != before[path]} == set(written)
+    told = capsys.readouterr().err
+    assert told.count("removed") == 2 and f"removed {third}" in told and f"removed {fourth}" in told
+
+
+def test_an_old_page_that_is_write_protected_or_a_link_stays(tmp_path, monkeypatch):
+    first, again = pictures(tmp_path), pictures(tmp_path)
+    pages = [Path(first.save("conv1", PICTURE, page=page)) for page in (1, 2, 3, 4)]
+    pages[1].rename(tmp_path / "elsewhere.png")
+    pages[1].symlink_to("elsewhere.png")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != pages[2] and allowed(path, mode))  # root may write anything
+    again.save("conv1", OTHER)
+    again.finish()
+    assert files(tmp_path) == ["elsewhere.png", "kernels-net-conv1-2.png", "kernels-net-conv1-3.png", "kernels-net-conv1.png"]
+
+
+def test_a_run_that_fails_removes_nothing(tmp_path):
+    first = pictures(tmp_path)
+    for page in (1, 2):
+        first.save("conv1", PICTURE, page=page)
+    pictures(tmp_path).save("conv1", OTHER)  # never finished
+    assert files(tmp_path) == ["kernels-net-conv1-2.png", "kernels-net-conv1.png"]
+
+
+def test_a_page_says_of_which_picture_it_is(tmp_path):
+    album = pictures(tmp_path)
+    one, two = (album.save("conv1", PICTURE, page=page) for page in (1, 2))
+    assert [Path(path).name for path in (one, two)] == ["kernels-net-conv1.png", "kernels-net-conv1-2.png"]
+    assert "Page" not in read_texts(Path(one)) and read_texts(Path(two))["Page"] == "2 of kernels-net-conv1.png"
+
+
 def test_no_two_pictures_of_a_run_share_a_file(tmp_path):
     """Also where names differ in case alone, or the second page of "conv" is called like the first of "conv-2"."""
     names = ["conv", "conv-2", "Conv", "a/b", "a:b", "conv-2"]
@@ -264,6 +323,8 @@ def test_no_two_pictures_of_a_run_share_a_file(tmp_path):
     saved = [album.save(name, PICTURE) for name in names]
     assert len({path.lower() for path in saved}) == len(names) == len(files(tmp_path))
     assert [Path(path).name for path in saved[:2]] == ["kernels-net-conv.png", "kernels-net-conv-2.png"]
+    assert album.save("a/b", PICTURE) not in saved
+    assert album.save("a/b", PICTURE, page=2) not in saved and len(files(tmp_path)) == len(names) + 2
 
 
 @pytest.mark.parametrize("subject", HOSTILE)

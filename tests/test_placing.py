@@ -92,7 +92,7 @@ def test_the_option_means_what_it_says():
     from netlens.cli.options import HalfPrecision, Precision
 
     assert {option: torch_dtype(option) for option in Precision} == placing.DTYPES
-    assert {torch_dtype(option) for option in HalfPrecision} == {torch.bfloat16, torch.float16}
+    assert {torch_dtype(option) for option in HalfPrecision if option is not HalfPrecision.OFF} == {torch.bfloat16, torch.float16}
 
 
 # --- channels last

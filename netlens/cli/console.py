@@ -34,6 +34,11 @@ def report_only() -> Iterator[None]:
         _report_stream = previous
 
 
+def report_stream() -> TextIO | None:
+    """Return the stdout that belongs to the report; None where the shell closed it."""
+    return _report_stream or sys.stdout
+
+
 def write(text: str) -> None:
     """Write a part of the report to stdout.
 
@@ -42,7 +47,7 @@ def write(text: str) -> None:
     Raises:
         FileProblem: stdout cannot be written, a full disk for example.
     """
-    stream = _report_stream or sys.stdout
+    stream = report_stream()
     if stream is None:  # the shell closed it: `netlens ... >&-`
         return
     try:
@@ -74,13 +79,13 @@ def note(text: str) -> None:
 
 def width() -> int | None:
     """Return the columns of the terminal, or of COLUMNS where that is set; None in a pipe, which has any width."""
-    stream = _report_stream or sys.stdout
+    stream = report_stream()
     return None if _is_endless(stream) else _console(_Page(stream)).width
 
 
 def show(renderables: Iterable[RenderableType]) -> None:
     """Draw a part of the report on stdout, as wide as the terminal; in a pipe as wide as needed. Nothing is cut at the edge."""
-    page = _Page(_report_stream or sys.stdout)
+    page = _Page(report_stream())
     screen = _console(page)
     for renderable in renderables:
         screen.print(renderable, crop=False)
@@ -99,7 +104,7 @@ class _Page(TextIOWrapper):
         self._stream = stream
 
     def isatty(self) -> bool:
-        return _is_terminal(self._stream)
+        return is_terminal(self._stream)
 
     def lines(self) -> list[str]:
         self.seek(0)
@@ -117,7 +122,7 @@ def progress(doing: str, total: int | None = None) -> Iterator[Callable[[], None
     Yields:
         A function to call after each step; it knows nothing of rich, so it can be handed to code that measures.
     """
-    if not _is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
         yield lambda: None
         return
     from rich.progress import Progress
@@ -134,7 +139,7 @@ def download(doing: str) -> Iterator[Callable[[int, int | None], None]]:
     Yields:
         A function to call with the bytes that are there, and with their number in all or None.
     """
-    if not _is_terminal(sys.stderr):
+    if not is_terminal(sys.stderr):
         yield lambda _done, _total: None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -156,10 +161,11 @@ def _console(stream: TextIO) -> Console:
 
 def _is_endless(stream: TextIO | None) -> bool:
     columns = os.environ.get("COLUMNS", "")
-    return not _is_terminal(stream) and not (columns.isdecimal() and int(columns))
+    return not is_terminal(stream) and not (columns.isdecimal() and int(columns))
 
 
-def _is_terminal(stream: TextIO | None) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person looks at `stream`."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed

@@ -43,6 +43,7 @@ class HalfPrecision(str, Enum):
 
     BF16 = "bf16"
     FP16 = "fp16"
+    OFF = "off"  # also where the configuration names one
 
 
 Model = Annotated[
@@ -166,12 +167,19 @@ Autocast = Annotated[
 
 ChannelsLast = Annotated[
     bool | None,
-    typer.Option("--channels-last", show_default=False, help="Lay weights and pictures out as NHWC in memory.", rich_help_panel=_RUNNING),
+    typer.Option(
+        "--channels-last/--no-channels-last",
+        show_default=False,
+        help="Lay weights and pictures out as NHWC in memory.",
+        rich_help_panel=_RUNNING,
+    ),
 ]
 
 AutoBatch = Annotated[
     bool | None,
-    typer.Option("--auto-batch", show_default=False, help="Halve the batch until it fits into memory.", rich_help_panel=_RUNNING),
+    typer.Option(
+        "--auto-batch/--no-auto-batch", show_default=False, help="Halve the batch until it fits into memory.", rich_help_panel=_RUNNING
+    ),
 ]
 
 Format = Annotated[
@@ -198,6 +206,13 @@ Layer = Annotated[
 Seed = Annotated[
     int | None,
     typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, show_default="0", help="Seed of everything random."),
+]
+
+PICTURES = "The pictures"  # the panel of each lens's own options of them
+
+Pictures = Annotated[
+    bool,
+    typer.Option("--pictures/--no-pictures", help="Write pictures; without them only the table.", rich_help_panel=PICTURES),
 ]
 
 Out = Annotated[

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -30,6 +31,8 @@ OUT = "netlens-out"  # the folder, where neither the command line nor the config
 SUBJECT = 48  # bytes of the subject in a file name
 TOLD = 8  # files that are told one by one
 SHOWN = 4  # pictures that are drawn in the terminal
+PAGE = re.compile(r"(.+)-\d+\.png")
+OF = " of "  # in the text "Page" of every page but the first: "2 of kernels-resnet18-conv1.png"
 ELSEWHERE = "choose another folder: --out FOLDER"
 
 
@@ -56,6 +59,7 @@ class Pictures:
         self._names = FileNames(LONGEST - len(self._prefix))
         self._facts = {"Software": f"{MAKER}{__version__}", "Command": shlex.join(["netlens", *sys.argv[1:]]), **facts}
         self._saved: Counter[str] = Counter()
+        self._firsts: set[str] = set()  # file names of first pages
         self._written: list[str] = []
         self._preferred: list[tuple[str, Image]] = []
         self._others: list[tuple[str, Image]] = []
@@ -65,19 +69,24 @@ class Pictures:
     def reserve(self, names: Iterable[str]) -> None:
         """Check all files before the first is written; a name stands as often as it will be saved.
 
+        How many pages each will have is not known yet: where a file stands that would be a further page, it is checked, too.
+
         Raises:
             FileProblem: one of them is not ours to replace.
         """
         seen: Counter[str] = Counter()
-        for name in names:
-            self._check(self._path(name, seen))
+        firsts = [self._path(name, seen).name for name in names]
+        pages = [file for file in self._there() if (match := PAGE.fullmatch(file)) and f"{match[1]}.png" in firsts]
+        for file in (*firsts, *pages):
+            self._check(self._out / file)
 
-    def save(self, name: str, image: Image, *, prefer: bool = False, **facts: str) -> str:
+    def save(self, name: str, image: Image, *, page: int = 1, prefer: bool = False, **facts: str) -> str:
         """Write one picture and return its path, as the user would type it.
 
         Args:
-            name: which picture of the subject: "conv1", "conv1-2" for its second page. Saved twice, it becomes two files.
+            name: which picture of the subject: "conv1". Saved twice, it becomes two files.
             image: the picture.
+            page: its number; "conv1-2.png" is the second. All further pages follow the first.
             prefer: one of those to look at first.
             facts: more texts for this file: Layer="conv1".
 
@@ -86,32 +95,54 @@ class Pictures:
         """
         from netlens.drawing.png import encode
 
-        path = self._path(name, self._saved)
-        content = encode(image, {**self._facts, **facts})
+        path = self._path(name, self._saved, page)
+        first = f"{self._prefix}{self._names.of(name, self._saved[name])}.png"
+        content = encode(image, {**self._facts, **facts, **({"Page": f"{page}{OF}{first}"} if page > 1 else {})})
         with _explained(path), _folder(self._out), _temporary(path) as temporary:
             with temporary.open("xb") as file:  # "x" keeps to the umask, which mkstemp does not
                 file.write(content)
             self._check(path)
             temporary.replace(path)
+        self._firsts.add(first)
         self._remember(str(path), image, prefer)
         return str(path)
 
     def finish(self, format: ReportFormat = ReportFormat.TABLE) -> None:
-        """Say what was written, and draw what shall be shown; called when the report is on stdout.
+        """Remove pages that an earlier, longer run left, say what was written, and draw what shall be shown.
+
+        It is called when the report is on stdout.
 
         Args:
             format: of the report. Pictures go with a table alone: anything else is for a program to read.
         """
         if not self._written:
             return
-        for line in self._told():
+        stale = [path for path in map(self._out.joinpath, self._there()) if self._is_stale(path)]
+        for path in stale:
+            with suppress(OSError):
+                path.unlink()
+        for line in (*self._told(), *(f"removed {path}, a page of an earlier run" for path in stale[:TOLD])):
             console.note(_one_line(line))
         if self._show:
             self._draw(format)
 
-    def _path(self, name: str, seen: Counter[str]) -> Path:
-        seen[name] += 1
-        return self._out / f"{self._prefix}{self._names.of(name, seen[name])}.png"
+    def _path(self, name: str, seen: Counter[str], page: int = 1) -> Path:
+        seen[name] += page == 1
+        return self._out / f"{self._prefix}{self._names.of(name, seen[name], page)}.png"
+
+    def _there(self) -> list[str]:
+        """Return the names of the files of this lens and subject."""
+        with _explained(self._out):
+            return sorted(file.name for file in self._out.glob("*.png") if file.name.startswith(self._prefix))
+
+    def _is_stale(self, path: Path) -> bool:
+        """Tell a page that netlens wrote of a picture that now has fewer pages."""
+        from netlens.drawing.png import is_ours, read_texts
+
+        with suppress(OSError):
+            first = read_texts(path).get("Page", "").partition(OF)[2]
+            return str(path) not in self._written and first in self._firsts and is_ours(path) and os.access(path, os.W_OK)
+        return False
 
     def _check(self, path: Path) -> None:
         """Raise where the place is taken by what netlens may not replace."""
@@ -147,9 +178,9 @@ class Pictures:
             yield f"wrote {len(self._written)} pictures, {self._out / self._prefix}*.png; the first to look at is {first}"
 
     def _draw(self, format: ReportFormat) -> None:
-        stream = console._report_stream or sys.stdout
+        stream = console.report_stream()
         folder = f"{self._out}{os.sep}"
-        if format is not ReportFormat.TABLE or not console._is_terminal(stream):
+        if format is not ReportFormat.TABLE or not console.is_terminal(stream):
             needed = "a terminal" if format is ReportFormat.TABLE else "--format table"
             console.note(_one_line(f"--show needs {needed}; the pictures are in {folder}"))
             return

@@ -17,12 +17,20 @@ class Folder(Protocol):
     def reserve(self, names: Iterable[str]) -> None:
         """Refuse names under which files stand that are not ours."""
 
-    def save(self, name: str, image: Image.Image, *, prefer: bool = False, **facts: str) -> str:
-        """Write one picture and return its path."""
+    def save(self, name: str, image: Image.Image, *, page: int = 1, prefer: bool = False, **facts: str) -> str:
+        """Write one picture, or one page of it, and return its path."""
 
 
 def write(
-    folder: Folder, name: str, image: Image.Image, *, shows: str, layers: tuple[str, ...], scale: str, prefer: bool = False
+    folder: Folder,
+    name: str,
+    image: Image.Image,
+    *,
+    shows: str,
+    layers: tuple[str, ...],
+    scale: str,
+    page: int = 1,
+    prefer: bool = False,
 ) -> Picture:
     """Write one picture.
 
@@ -33,10 +41,11 @@ def write(
         shows: what it shows: "filters".
         layers: the names of those that it shows.
         scale: how numbers became colours: "±0.98, common".
+        page: its number, where there are several.
         prefer: one of those to look at first.
     """
     facts = {"Method": shows, "Scale": scale, **({"Layer": layers[0]} if len(layers) == 1 else {})}
-    return Picture(folder.save(name, image, prefer=prefer, **facts), shows, layers, scale, *image.size)
+    return Picture(folder.save(name, image, page=page, prefer=prefer, **facts), shows, layers, scale, *image.size)
 
 
 def write_pages(
@@ -44,7 +53,7 @@ def write_pages(
 ) -> Iterator[Picture]:
     """Write the pages of one picture: "conv1", "conv1-2", "conv1-3"."""
     for number, image in enumerate(images, 1):
-        yield write(folder, page_name(name, number), image, shows=shows, layers=layers, scale=scale)
+        yield write(folder, name, image, shows=shows, layers=layers, scale=scale, page=number)
 
 
 def write_grids(
@@ -54,12 +63,7 @@ def write_grids(
     images = [(image, grid) for grid in grids for image in pages(grid)]
     for number, (image, grid) in enumerate(images, 1):
         first = prefer and number == 1
-        yield write(folder, page_name(name, number), image, shows=shows, layers=layers, scale=scale_text(grid.scale), prefer=first)
-
-
-def page_name(name: str, number: int) -> str:
-    """Name a page; the first has the name itself."""
-    return name if number == 1 else f"{name}-{number}"
+        yield write(folder, name, image, shows=shows, layers=layers, scale=scale_text(grid.scale), page=number, prefer=first)
 
 
 def scale_text(scale: Scale) -> str:

@@ -15,7 +15,7 @@ from netlens.drawing.text import SOFT, Paragraph, elided, font, height, width, w
 from netlens.drawing.tiles import Scale
 
 MARGIN, SPACE = 20, 14
-NARROWEST = 440  # pixels inside the margins: room for a title and a colour bar
+NARROWEST = 540  # pixels inside the margins: room for a title and a colour bar
 BAR, STROKE = 255, 12  # pixels of a colour bar
 
 

@@ -26,7 +26,7 @@ APART = 24  # pixels between two blocks beside each other
 def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[Image.Image]:
     """Draw a grid: on one page where it fits at a readable size, else on several, each with title, labels and colour bar.
 
-    No page is narrower than 480 pixels, whatever `widest` is; titles and footnotes take up to 300 pixels down. Tiles of numbers give
+    No page is narrower than 580 pixels, whatever `widest` is; titles and footnotes take up to 300 pixels down. Tiles of numbers give
     images of mode "P", whose palette is the table of colours; coloured tiles and pictures give "RGB".
     """
     if not np.size(grid.tiles.values):
@@ -34,10 +34,10 @@ def pages(grid: Grid, *, widest: int = WIDEST, tallest: int = TALLEST) -> list[I
         return [empty.page((0, 0), lambda canvas, x, y: None, None)]
     spacing = Spacing.of(grid.tiles)
     count, tall, wide = grid.tiles.values.shape[:3]
-    overhang = max(0, spacing.head - wide)
+    overhang = max(0, spacing.widest - wide)
     room = (
         max(64, tallest - reserved(1) - spacing.above - spacing.lead - 2),
-        max(64, widest - 2 * MARGIN - spacing.left - overhang - 2),
+        max(64, widest - 2 * MARGIN - spacing.left - spacing.side - overhang - 2),
     )
     chosen = plan(count, (tall, wide), grid.tiles.columns, spacing.axes, room, APART + spacing.left + overhang + 2)
     painter = Painter.of(grid.tiles, grid.scale, chosen.zoom)
@@ -51,7 +51,7 @@ def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: 
     shown = [_cells(block, chosen.columns, len(painter.values)) for block in blocks]
     painted = [painter.paint(cells) for cells in shown]
     pixels = [place(tiles, len(block.columns), chosen.axes, chosen.zoom) for tiles, block in zip(painted, blocks, strict=True)]
-    pitch = pixels[0].shape[1] + spacing.left + max(0, spacing.head - chosen.axes[1].tile) + APART
+    pitch = pixels[0].shape[1] + spacing.left + max(0, spacing.widest - chosen.axes[1].tile) + APART
     bar, colours = scale_bar(painter.scale, painter.rgb), painter.colours
     if grid.tiles.pictures and colours is not None:
         pixels, bar, colours = [colours[tiles] for tiles in pixels], bar.in_rgb(colours), None
@@ -62,14 +62,13 @@ def _page(grid: Grid, painter: Painter, chosen: Plan, spacing: Spacing, blocks: 
             canvas.paste(left, top, pixels[index])
             spacing.write(canvas, left + 1, top + 1, chosen.axes, block, chosen.columns)
 
-    beside = tall(grid.tiles.pictures) if grid.tiles.columns is None else 0
     captions = Captions(
         grid.title,
         joined(grid.subtitle, number, _scale_words(grid)),
         joined(grid.footnote, reduction(chosen.zoom), *painter.remarks(np.concatenate(shown), np.concatenate(painted))),
         [bar],
     )
-    body = (max(pixels[0].shape[0] + spacing.above, beside), len(blocks) * pitch - APART)
+    body = (max(pixels[0].shape[0] + spacing.above, tall(grid.tiles.beside)), len(blocks) * pitch - APART)
     return captions.page(body, draw, colours)
 
 

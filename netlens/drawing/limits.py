@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from netlens.drawing.tiles import Scale
+
 CROWD = 0.999  # share of the numbers that a scale must hold,
 FAR = 3.0  # where the largest is so many times further out
 
@@ -21,3 +23,11 @@ def common_limit(values: np.ndarray) -> tuple[float, str]:
         return largest, ""
     beyond = np.count_nonzero(sizes > crowd)
     return crowd, f"{beyond:,} numbers are beyond the scale, up to {largest:.3g}"
+
+
+def scale_of(values: np.ndarray, which: str, unit: str, *, signed: bool = True) -> tuple[Scale, str]:
+    """Return the scale of tiles, "each" its own or one common to all of `values`, and what lies beyond it."""
+    if which == "each":
+        return Scale(signed, None, unit), ""
+    limit, beyond = common_limit(values)
+    return Scale(signed, limit or 1.0, unit), beyond

@@ -17,6 +17,7 @@ class Painter:
 
     values: np.ndarray  # (n, h, w) or (n, h, w, 3)
     scale: Scale
+    gaps: np.ndarray | None = None  # (h, w) bool
 
     @classmethod
     def of(cls, tiles: Tiles, scale: Scale, zoom: Zoom) -> Painter:
@@ -24,7 +25,8 @@ class Painter:
         values = area_means(np.asarray(tiles.values, np.result_type(tiles.values, np.float32)), zoom.down)
         if scale.limit is None and len(values) == 1:
             scale = Scale(scale.signed, float(own_limits(values)[0]), scale.unit)
-        return cls(values, scale)
+        gaps = None if tiles.gaps is None else area_means(tiles.gaps[None], zoom.down)[0] > 0
+        return cls(values, scale, gaps)
 
     @property
     def rgb(self) -> bool:
@@ -42,7 +44,10 @@ class Painter:
         limit = own_limits(values) if self.scale.limit is None else np.float64(self.scale.limit)
         if np.ndim(limit):
             limit = limit.reshape(-1, *[1] * (values.ndim - 1))
-        return channels(values, limit, self.scale.signed) if self.rgb else indices(values, limit, self.scale.signed)
+        painted = channels(values, limit, self.scale.signed) if self.rgb else indices(values, limit, self.scale.signed)
+        if self.gaps is not None:
+            painted[:, self.gaps] = palette(True)[MAT] if self.rgb else MAT
+        return painted
 
     def bar(self) -> np.ndarray:
         """Return every colour of the scale from left to right, (1, steps) or (1, steps, 3)."""

@@ -103,12 +103,13 @@ class FileNames:
 
     def __init__(self, longest: int = LONGEST) -> None:
         self._longest = longest
-        self._owners: dict[str, tuple[str, int]] = {}
+        self._owners: dict[str, tuple[str, int, int]] = {}
 
-    def of(self, name: str, occurrence: int = 1) -> str:
-        """Return the file name of `name`, or of its n-th occurrence; the same one when asked again."""
-        owner = (name, occurrence)
-        return next(found for found in self._candidates(*owner) if self._owners.setdefault(found.lower(), owner) == owner)
+    def of(self, name: str, occurrence: int = 1, page: int = 1) -> str:
+        """Return the file name of `name`, of its n-th occurrence, of a page; the same one when asked again."""
+        owner = (name, occurrence, page)
+        text = name if page == 1 else f"{self.of(name, occurrence)}-{page}"
+        return next(found for found in self._candidates(text, occurrence) if self._owners.setdefault(found.lower(), owner) == owner)
 
     def _candidates(self, name: str, occurrence: int) -> Iterator[str]:
         safe = safe_name(name, self._longest)

@@ -45,4 +45,4 @@ def beside(canvas: Canvas, x: int, y: int, pictures: Sequence[np.ndarray]) -> No
 def tall(pictures: Sequence[np.ndarray]) -> int:
     """Return the pixels down that `beside` takes."""
     line = height(font(10))
-    return sum(len(fitted(picture, (SIDE, SIDE))) + line for picture in pictures) + BELOW * (len(pictures) - 1)
+    return sum(len(fitted(picture, (SIDE, SIDE))) + line for picture in pictures) + BELOW * max(0, len(pictures) - 1)

@@ -19,6 +19,14 @@ class Tiles:
     row_labels: tuple[str, ...] = ()  # with fixed columns: at the left of each row
     column_labels: tuple[str, ...] = ()  # with fixed columns: above each column
     pictures: tuple[np.ndarray, ...] = ()  # (h, w, 3) uint8 of any size: with fixed columns above each, else at the left
+    aside: bool = False  # pictures stand at the left with fixed columns, too
+    gaps: np.ndarray | None = None  # (h, w) bool: what in a tile is no number but a line between panels, in the colour of frames
+    ticks: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of the rows and columns inside each tile; a few of them are written
+
+    @property
+    def beside(self) -> tuple[np.ndarray, ...]:
+        """Pictures at the left of all tiles."""
+        return self.pictures if self.columns is None or self.aside else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,9 +149,9 @@ def _called(found: Any, name: str) -> Any:
 
 
 def _attribute(spec: ModelSpec) -> Any:
-    from netlens.loading.from_python import _imported
+    from netlens.loading.from_python import import_named
 
-    found: Any = _imported(spec)
+    found: Any = import_named(spec)
     for part in spec.attribute.split("."):
         known = [name for name in dir(found) if not name.startswith("_")]
         if not hasattr(found, part):

@@ -25,7 +25,7 @@ from netlens.loading.words import cause, listed, one_line
 
 def find_python(spec: ModelSpec, model_args: Mapping[str, object]) -> NamedModel:
     """Import what `spec` names, and find in it what makes a model."""
-    module = _imported(spec)
+    module = import_named(spec)
     found = _attribute(module, spec)
     instance = isinstance(found, nn.Module)
     if instance and model_args:
@@ -55,7 +55,7 @@ def _origin(spec: ModelSpec) -> str:
     return spec.module if spec.path is None else one_line(spec.path)
 
 
-def _imported(spec: ModelSpec) -> ModuleType:
+def import_named(spec: ModelSpec) -> ModuleType:
     """Import the module; every way in which it can fail has its own error."""
     # A console script, unlike `python -m`, does not find modules in the current folder.
     _make_importable(Path.cwd())

@@ -21,6 +21,7 @@ def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> Name
     transformers = import_extra("transformers", "hf", spec.text)
     config = _config(spec, model_args)
     head = _head(config)
+    untaught = _without_published_backbone(config)
 
     def build() -> nn.Module:
         fresh = copy.deepcopy(config)  # building completes a config in place
@@ -30,7 +31,7 @@ def find_transformers(spec: ModelSpec, model_args: Mapping[str, object]) -> Name
     return NamedModel(
         spec=spec.text,
         source="transformers",
-        origin=f"transformers {version('transformers')}",
+        origin=f"transformers {version('transformers')}{', without the published weights of its backbone' if untaught else ''}",
         name=spec.name if head is None else head.__name__,
         build=build,
         args=dict(model_args),
@@ -81,6 +82,18 @@ def _stored(spec: ModelSpec, types: list[str], model_args: Mapping[str, object])
     except Exception as error:  # the hub's client has its own errors, and its requests' client has others
         hint = "check config.json" if folder.is_dir() else "check the name and the network, or give a folder with its config.json"
         raise ModelNotFound(f"no config for {spec.text!r}: {cause(error)}", hint=hint) from error
+
+
+def _without_published_backbone(config: Any) -> bool:
+    """Keep a config, and those in it, from loading a backbone's published weights when it is built; tell whether it would have.
+
+    DETR's and Table Transformer's are like that in transformers 4, where building them reaches for the network.
+    """
+    inner = [value for value in vars(config).values() if hasattr(value, "to_dict")]
+    loads = bool(getattr(config, "use_pretrained_backbone", False))
+    if loads:
+        config.use_pretrained_backbone = False
+    return any([loads, *map(_without_published_backbone, inner)])
 
 
 def _types() -> list[str]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from netlens.probing.paths import Paths, Place, every_call
-from netlens.probing.trace import _plain_kernels
+from netlens.probing.trace import plain_kernels
 
 # fmt: off
 ACTIVATIONS = frozenset((
@@ -42,21 +42,24 @@ class Output:
     caller: str = ""  # path of the module in whose forward it ran
     caller_module: nn.Module | None = None
     given: tuple[Any, ...] = ()  # what it was called with: positional arguments, then the values of keyword arguments
+    call: int = 1  # which call of this module in this pass, under whatever path; of a function, which in forwards of `caller_module`
+    same_as: str = ""  # the output whose memory this is, unwritten since: a view of it
 
 
 @contextmanager
-def watched(model: nn.Module, look: Callable[[Output], None]) -> Iterator[None]:
+def watched(model: nn.Module, look: Callable[[Output], None], again: Callable[[Output], None] | None = None) -> Iterator[None]:
     """Call `look` with every output while the block runs; nothing is left on the model, also after an error.
 
     Leaf modules, functional activations (`F.relu`, `torch.tanh`, `x.sigmoid()`), and those containers that return another tensor than
     a module inside them just returned: the sum of a residual block is an output of its own. A leaf that hands on what it was given, as
-    dropout in eval mode does, has none. Names are unique within one call of `model`, and start anew with the next.
+    dropout in eval mode does, has none; `again` is called with these, and with containers that return what a module inside them did.
+    Names are unique within one call of `model`, and start anew with the next.
 
     What the model returns is bitwise what it returns without `watched`, as long as torch's fused transformer path, which computes in
     another order, is off in both (`torch.backends.mha.set_fastpath_enabled(False)`): here it is off, since it hides the layers inside.
     """
-    watcher = _Watcher(model, look)
-    with _plain_kernels(), watcher, every_call(watcher.call):
+    watcher = _Watcher(model, look, again)
+    with plain_kernels(), watcher, every_call(watcher.call):
         yield
 
 
@@ -69,7 +72,7 @@ class _Made:
 
     state: State
     norm: bool
-    reported: bool
+    name: str  # under which it was reported; "": it was not
     alive: weakref.ref[Any]
 
 
@@ -85,19 +88,20 @@ class _Frame:
 class _Watcher(TorchFunctionMode):
     """Follows calls of modules and of activation functions, and reports what is new."""
 
-    def __init__(self, model: nn.Module, look: Callable[[Output], None]) -> None:
+    def __init__(self, model: nn.Module, look: Callable[[Output], None], again: Callable[[Output], None] | None) -> None:
         super().__init__()
         self._model = model
         self._look = look
+        self._again = again
         self._paths = Paths(model, Place)
         self._frame: _Frame | None = None
         self._names: Counter[str] = Counter()
+        self._calls: Counter[tuple[int, str]] = Counter()  # id(module), "" or a function in its forward
         self._made: dict[int, _Made] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one function of torch, and look at the result if it is an activation or a normalisation."""
-        frame, name = self._frame, getattr(func, "__name__", "")
-        name = _ALIASES.get(name, name.rstrip("_"))
+        frame, name = self._frame, function_name(func)
         if frame is None or (name not in ACTIVATIONS and name not in _NORMS):
             return func(*args, **(kwargs or {}))
         given = (*args, *(kwargs or {}).values())
@@ -107,11 +111,12 @@ class _Watcher(TorchFunctionMode):
         if isinstance(result, Tensor):
             with torch._C.DisableTorchFunction():
                 if name in _NORMS:
-                    self._note(result, norm=True, reported=False)
+                    self._note(result, norm=True, name="")
                 elif frame.quiet:
                     frame.function = (name, result)  # alive, so that its address is not used again
                 elif result.is_floating_point():
-                    self._report(Output(f"{frame.place.path}:{name}", name, None, result, after_norm, name, given=given), frame)
+                    call = self._count(frame.place.module, name)
+                    self._report(Output(f"{frame.place.path}:{name}", name, None, result, after_norm, name, given=given, call=call), frame)
         return result
 
     def call(self, original: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,6 +124,7 @@ class _Watcher(TorchFunctionMode):
         caller = self._frame
         if caller is None and module is self._model:
             self._names.clear()
+            self._calls.clear()
         frame = _Frame(self._paths.of(module, None if caller is None else caller.place), self._is_quiet(module))
         given = (*args, *kwargs.values())
         with torch._C.DisableTorchFunction():
@@ -130,15 +136,16 @@ class _Watcher(TorchFunctionMode):
         finally:
             self._frame = caller
         with torch._C.DisableTorchFunction():
-            parts = list(_parts(result))
+            parts, call, kind = list(parts_of(result)), self._count(module, ""), type(module).__name__
             for part, tensor in parts:
                 state = _state(tensor)
-                if self._is_old(tensor, state, before, _is_leaf(module) and frame.quiet):
-                    continue
                 name = ".".join(filter(None, (frame.place.path, part if len(parts) > 1 else "")))
-                kind = type(module).__name__
-                function = _function(frame, state, kind)
-                self._report(Output(name, kind, module, tensor, after_norm, function, part, given=given), caller)
+                function, same = _function(frame, state, kind), self._known(state)
+                output = Output(name, kind, module, tensor, after_norm, function, part, given=given, call=call, same_as=same)
+                if not self._is_old(tensor, state, before, _is_leaf(module) and frame.quiet):
+                    self._report(output, caller)
+                elif same and self._again is not None:
+                    self._again(self._named(output, caller))
         return result
 
     def _is_quiet(self, module: nn.Module) -> bool:
@@ -154,8 +161,16 @@ class _Watcher(TorchFunctionMode):
             return False
         if quiet:
             return state[1] is not None and before.get(state) == tensor.shape
-        made = self._made.get(state[0])
-        return made is not None and made.reported and made.state == state
+        return bool(self._known(state))
+
+    def _known(self, state: State | None) -> str:
+        """Return the name under which a tensor in this state was reported, or ""."""
+        made = None if state is None else self._made.get(state[0])
+        return made.name if made is not None and made.state == state else ""
+
+    def _count(self, module: nn.Module, function: str) -> int:
+        self._calls[id(module), function] += 1
+        return self._calls[id(module), function]
 
     def _after_norm(self, given: tuple[Any, ...]) -> bool:
         first = next((value for value in given if isinstance(value, Tensor)), None)
@@ -164,14 +179,18 @@ class _Watcher(TorchFunctionMode):
         return made is not None and made.norm and made.state == state
 
     def _report(self, output: Output, caller: _Frame | None) -> None:
-        self._note(output.tensor, norm=_NORM_CLASS.search(output.type) is not None, reported=True)
+        output = self._named(output, caller)
+        self._note(output.tensor, norm=_NORM_CLASS.search(output.type) is not None, name=output.name)
+        self._look(output)
+
+    def _named(self, output: Output, caller: _Frame | None) -> Output:
         self._names[output.name] += 1
         times = self._names[output.name]
         name = (output.name or output.type) + (f"#{times}" if times > 1 else "")  # the model itself has no path
         path, module = ("", None) if caller is None else (caller.place.path, caller.place.module)
-        self._look(replace(output, name=name, caller=path, caller_module=module))
+        return replace(output, name=name, caller=path, caller_module=module)
 
-    def _note(self, tensor: Tensor, *, norm: bool, reported: bool) -> None:
+    def _note(self, tensor: Tensor, *, norm: bool, name: str) -> None:
         """Remember a result for as long as its storage lives: addresses are used again."""
         state = _state(tensor)
         if state is None:
@@ -183,7 +202,13 @@ class _Watcher(TorchFunctionMode):
             if made is not None and made.alive is dead:
                 del self._made[address]
 
-        self._made[address] = _Made(state, norm, reported, weakref.ref(tensor.untyped_storage(), freed))
+        self._made[address] = _Made(state, norm, name, weakref.ref(tensor.untyped_storage(), freed))
+
+
+def function_name(function: Any) -> str:
+    """Return the name under which a function of torch stands among ACTIVATIONS: "sigmoid" for `torch.special.expit` and `x.sigmoid_`."""
+    name = getattr(function, "__name__", "")
+    return _ALIASES.get(name, name.rstrip("_"))
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -209,7 +234,7 @@ def _function(frame: _Frame, state: State | None, kind: str) -> str | None:
     return name if name in ACTIVATIONS else None
 
 
-def _parts(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def parts_of(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Yield the dense floating tensors in tuples, lists, mappings and dataclasses; key-value caches and other objects are no outputs."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.layout == torch.strided and not value.is_nested:
@@ -226,4 +251,4 @@ def _parts(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Te
         items = vars(value).items()
     if depth < 8:
         for key, item in items:
-            yield from _parts(item, f"{name}.{key}" if name else str(key), depth + 1)
+            yield from parts_of(item, f"{name}.{key}" if name else str(key), depth + 1)

@@ -267,7 +267,7 @@ def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
         autograd: record what backward needs; without it the pass runs under `torch.no_grad`.
     """
     with ExitStack() as stack:
-        stack.enter_context(_plain_kernels())
+        stack.enter_context(plain_kernels())
         stack.enter_context(torch.enable_grad() if autograd else torch.no_grad())
         if autograd:
             stack.enter_context(saved_tensors_hooks(observer._save, lambda kept: kept))
@@ -278,7 +278,7 @@ def observe(observer: Observer, *, autograd: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_kernels() -> Iterator[None]:
+def plain_kernels() -> Iterator[None]:
     """Switch off what hides operators: the fused transformer fast path, and compiled code."""
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:

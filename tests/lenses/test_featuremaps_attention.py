@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from netlens.drawing.grids import Grid, pages
 from netlens.errors import UsageError
-from netlens.lenses.featuremaps import attention
+from netlens.lenses.featuremaps import album, attention
 from netlens.lenses.featuremaps.attention import AttentionRecorder, distances, entropies, fold
 from netlens.lenses.featuremaps.attention_figures import head_grids, rollout_grid, sheet_grids, token_grids
 from netlens.lenses.featuremaps.attention_shown import Query, Shown, parse_query
@@ -291,6 +292,7 @@ def test_heads_over_the_patches():
     assert f"{100 * min(shares):.1f} % to {100 * max(shares):.1f} %" in grid.footnote
     assert (grid.scale.signed, grid.scale.limit) == (False, None)
     assert only(head_grids(kept, 1, scale="common")).scale.limit == max(largest)
+    assert only(head_grids(kept, 1, PICTURE, name="cat.png")).title.endswith(" · 13 × 13 · cat.png")
     assert pages(grid)[0].mode == "RGB", "with the picture"
 
 
@@ -306,6 +308,8 @@ def test_layers_and_heads_on_one_sheet():
     for layer, head, y, x in np.ndindex(2, 3, 8, 8):
         assert grid.tiles.values[4 * layer + 1 + head, y, x] == float(maps[layer].weights[0, head, 0, 1 + 8 * y + x])
     assert grids[1].tiles.row_labels == ("head.attn",)
+    beside = sheet_grids("Net", shown(*maps, other), 0, PICTURE)
+    assert all(len(grid.tiles.beside) == 1 and grid.tiles.beside[0] is PICTURE for grid in beside)
 
 
 def test_the_rollout_of_several_pictures():
@@ -363,3 +367,25 @@ def test_what_is_not_a_number_is_drawn_too(draw: Callable[[Shown], list[Grid]], 
     found = AttentionMap("attn", torch.full((1, 1, 4, 4), value), True, torch.zeros(1, 1, 4, dtype=torch.int64))
     for grid in draw(*shown(found, samples=1, picture=None)):
         assert pages(grid)
+
+
+def test_every_picture_of_attention_is_reserved_before_one_is_written():
+    """Also of what runs in the model's own forward, which has no name."""
+    saved: list[str] = []
+
+    class Desk:
+        def reserve(self, names: Iterable[str]) -> None:
+            raise AssertionError("that is done before anything is drawn")
+
+        def save(self, name: str, image: Image.Image, *, page: int = 1, prefer: bool = False, **facts: str) -> str:
+            saved.extend([name] if page == 1 else [])
+            return name
+
+    kept = shown(attention_map(2, 3, 65, 65, name="blocks.0.attn"), attention_map(2, 3, 65, 65, name=""))
+    rolled = np.full((2, 65, 65), 1 / 65, np.float32)
+    for matrix in (rolled, None):
+        saved.clear()
+        list(album.draw_attention(kept, matrix, album.Shown((PICTURE, PICTURE), ("a", "b")), title="Net", scale="each", folder=Desk()))
+        assert saved == album.attention_names(kept, matrix)
+        assert saved == ["attention-blocks.0.attn", "attention-model", "attention", *(["rollout"] if matrix is not None else [])]
+    assert album.attention_names((), None) == []

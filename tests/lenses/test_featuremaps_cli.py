@@ -316,3 +316,42 @@ def test_the_report_says_how_numbers_were_computed(cli, options):
         "--autocast bf16": ("float32", "bf16", False),
     }
     assert (run_["dtype"], run_["autocast"], run_["channels_last"]) == expected.get(options, ("float32", None, True))
+
+
+def test_defaults_of_the_repository_are_taken_and_the_command_line_overrides_them(cli, folder):
+    table = '[tool.netlens]\ndtype = "bf16"\nautocast = "bf16"\nchannels-last = true\nbatch-size = 2\nauto-batch = true\ndevice = "meta"'
+    (folder / ".git").mkdir()
+    (folder / "pyproject.toml").write_text(table)
+    line = "fm_models.py:Hungry --input 4,5,2,2 --no-pictures"  # it takes 3 samples at once
+
+    def how(options: str) -> tuple[str, str | None, bool]:
+        run_ = document(cli, f"{line} {options}")["report"]["run"]
+        return run_["dtype"], run_["autocast"], run_["channels_last"]
+
+    assert how("") == ("bfloat16", "bf16", True)
+    assert how("--dtype fp32 --autocast off --no-channels-last") == ("float32", None, False)
+    assert any("--batch-size 2" in note for note in document(cli, f"{line} --batch-size 4")["report"]["notes"])
+    with pytest.raises(NetlensError, match="out of memory"):
+        cli(f"{line} --batch-size 4 --no-auto-batch")
+
+
+def test_every_picture_says_where_it_comes_from(cli, folder):
+    line = f"fm_models.py:rgb --image {SCENES[0]} --size 16 --mean 0.5 --std 0.25 --seed 3"
+    cli(line)
+    files = list((folder / "netlens-out").iterdir())
+    assert len(files) > 3
+    for file in files:
+        with Image.open(file) as image:
+            texts = image.info
+        assert texts["Command"] == f"netlens featuremaps {line}" and texts["Software"].startswith("netlens ")
+        assert (texts["Model"], texts["Seed"], texts["Inputs"]) == ("fm_models.py:rgb", "3", SCENES[0].name)
+        assert texts["Weights"] == "as initialised with seed 3: nothing has been learned yet"
+        assert "mean 0.5, 0.5, 0.5; std 0.25, 0.25, 0.25" in texts["Preprocessing"] and "Method" in texts
+        assert texts["Dtype"] == "float32" and "Autocast" not in texts
+
+
+def test_without_pictures_no_folder_is_needed_and_none_are_shown(cli, folder):
+    (folder / "netlens-out").write_text("a file")
+    assert cli("fm_models.py:Wide --input x.pt --no-pictures --fail-on never")[0] == 0
+    with pytest.raises(NetlensError, match="--no-pictures makes none"):
+        cli("fm_models.py:Wide --input x.pt --no-pictures --show")

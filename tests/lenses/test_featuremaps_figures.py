@@ -17,6 +17,7 @@ from netlens.errors import UsageError
 from netlens.lenses.featuremaps import figures, overviews
 from netlens.lenses.featuremaps.choices import parse_channels
 from netlens.lenses.featuremaps.figures import Options, depth_profile, histogram_page, map_grids, mean_map, sheet, stages
+from netlens.lenses.featuremaps.means import mean_grid
 from netlens.lenses.featuremaps.report import LayerActivity
 from netlens.parts import Histogram
 
@@ -349,6 +350,31 @@ def test_the_stages_of_a_deep_network_end_where_the_grid_changes():
     assert all(n % 3 == 2 for n in set(found) - {0, 39, 101, 102, 103})
     assert stages(layers[:20], most=20) == layers[:20]
     assert len(stages([layer((5,), str(n), grid=()) for n in range(90)], most=20)) == 20
+
+
+def test_the_weights_of_attention_are_no_places():
+    """A softmax inside the network is left out, as a function and as a module; one at its end is what the network says."""
+    layers = [
+        layer((4, 9, 9), name, type)
+        for name, type in (("a", "Conv2d"), ("b:softmax", "softmax"), ("c", "Softmax"), ("d", "Linear"), (":softmax", "softmax"))
+    ]
+    assert [each.name for each in figures.of_places(layers)] == ["a", "d", ":softmax"]
+    assert figures.of_places([]) == []
+
+
+def test_mean_maps_show_how_far_each_place_is_above_the_least():
+    """Of |activation|, sample by sample; the ratio stands beside the name, and a map that is the same everywhere is 0."""
+    maps, flat = random(2, 3, 4, 5), np.full((2, 3, 4, 5), -2.0, np.float32)
+    grid = mean_grid(
+        "net", [(layer((3, 4, 5), "conv"), maps), (layer((3, 4, 5), "flat"), flat), (layer((7,), "fc"), random(2, 7))], 1, None
+    )
+    assert grid is not None
+    means = [[sum(abs(float(maps[1, c, y, x])) for c in range(3)) / 3 for x in range(5)] for y in range(4)]
+    least, most = min(map(min, means)), max(map(max, means))
+    np.testing.assert_allclose(grid.tiles.values[0], np.array(means) - least, rtol=1e-12, atol=1e-12)
+    assert (grid.tiles.values[1] == 0).all() and len(grid.tiles.values) == 2
+    assert grid.tiles.labels == (f"conv ×{most / least:.3g}", "flat ×1")
+    assert mean_grid("net", [(layer((7,), "fc"), random(2, 7))], 0, None) is None
 
 
 def test_the_page_of_histograms_says_what_a_finding_says(monkeypatch):

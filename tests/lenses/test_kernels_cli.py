@@ -152,7 +152,7 @@ def test_every_picture_says_where_it_comes_from(drawn):
         texts = Image.open(files[Path(picture["file"]).name]).text
         assert texts["Software"] == f"netlens {__version__}"
         assert texts["Command"] == "netlens kernels net.pt --format json --out drawn --fft"
-        assert (texts["Model"], texts["Seed"]) == ("net.pt", "0")
+        assert (texts["Model"], texts["Seed"], texts["Weights"]) == ("net.pt", "0", "net.pt")
         assert (texts["Method"], texts["Scale"]) == (picture["shows"], picture["scale"])
         assert texts.get("Layer") == (picture["layers"][0] if len(picture["layers"]) == 1 else None)
 

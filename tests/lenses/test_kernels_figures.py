@@ -118,17 +118,17 @@ def test_one_channel_in_time_is_one_strip():
 
 
 def test_slices_in_time_stand_side_by_side():
-    """In colour with three channels; white, the most of each colour, is between them."""
+    """In colour with three channels; a line in the colour of frames is between them, also where each filter has its own scale."""
     w = random(5, 3, 2, 4, 3)
     grid = draw(w, kind="conv3d")
     assert grid.tiles.values.shape == (5, 4, 2 * 3 + 1, 3)
     for f, c, t, y, x in np.ndindex(*w.shape):
         assert grid.tiles.values[f, y, t * 4 + x, c] == w[f, c, t, y, x]
-    assert (grid.tiles.values[:, :, 3] == np.float64(np.abs(w).max())).all()
+    lines = np.zeros((4, 7), bool)
+    lines[:, 3] = True
+    assert (grid.tiles.gaps == lines).all()
     assert "time slices t0 to t1 from left to right" in grid.footnote
-    own = draw(w, replace(EVERYTHING, scale="each"), kind="conv3d").tiles.values
-    for f in range(5):
-        assert (own[f, :, 3] == np.abs(w[f]).max()).all()
+    assert (draw(w, replace(EVERYTHING, scale="each"), kind="conv3d").tiles.gaps == lines).all()
 
 
 def test_deep_slices_in_time_are_a_mosaic():
@@ -152,6 +152,14 @@ def test_a_first_linear_layer_over_pictures_is_drawn_as_pictures(features, chann
         shown = values[f, y, x, c] if channels == 3 else values[f, y, x]
         assert shown == w[f, c * side * side + y * side + x]
     assert len(draw(w, first=False, kind="linear", type="Linear").tiles.values) == 1, "a matrix"
+
+
+def test_the_rows_and_columns_of_a_matrix_are_numbered_with_true_indices():
+    w = random(2000, 6)
+    tiles = draw(w, kind="linear").tiles
+    rows = sorted(sorted(range(2000), key=lambda row: -norm(w[row]))[: tiles.values.shape[1]])
+    assert len(rows) < 2000
+    assert tiles.ticks == (tuple(map(str, rows)), ("0", "1", "2", "3", "4", "5"))
 
 
 @pytest.mark.parametrize("features", [16, 100 + 1, 3 * 16, 768 + 1])

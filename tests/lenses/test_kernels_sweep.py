@@ -53,11 +53,11 @@ class Desk:
     def reserve(self, names: Iterable[str]) -> None:
         assert list(names)
 
-    def save(self, name: str, image: Image.Image, *, prefer: bool = False, **facts: str) -> str:
-        self.sizes[name] = image.size
+    def save(self, name: str, image: Image.Image, *, page: int = 1, prefer: bool = False, **facts: str) -> str:
+        self.sizes[file := f"{name} {page}"] = image.size
         if len(image.getcolors(1 << 22) or "many") < 2:
-            self.blank.append(name)
-        return name
+            self.blank.append(file)
+        return file
 
 
 def pictures(weights: Weights, layers: tuple[LayerWeights, ...], *, against: bool = False, **options: Any) -> Desk:

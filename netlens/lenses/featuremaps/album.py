@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netlens.drawing.album import Folder, write, write_grids, write_pages
+from netlens.drawing.captions import joined
 from netlens.drawing.grids import Grid
 from netlens.lenses.featuremaps import figures
 from netlens.lenses.featuremaps.attention_figures import head_grids, rollout_grid, sheet_grids, token_grids
@@ -32,6 +33,14 @@ class Shown:
     names: tuple[str, ...] = ()
     photos: tuple[Path, ...] = ()
     geometries: tuple[Geometry, ...] = ()  # where each input lies on its photo
+
+    def name(self, sample: int) -> str:
+        """Name a sample: "cat.png", "sample 0"."""
+        return "" if sample >= len(self.names) else self.names[sample] if self.photos else f"sample {self.names[sample]}"
+
+    def picture(self, sample: int) -> np.ndarray | None:
+        """Return what the network saw of a sample, if it is a picture."""
+        return self.inputs[sample] if sample < len(self.inputs) else None
 
 
 def draw(
@@ -62,7 +71,9 @@ def draw(
         step: called after each layer.
     """
     names = tuple(layer.name for layer in layers)
-    folder.reserve([*names, "sheet", "histograms", "profile"])
+    means = [f"mean-{Path(name).stem}" for name in (shown.names if shown.photos else shown.names[:1])]
+    overlays = [f"{name}-mean-{path.stem}" for name in names for path in shown.photos] if mean_maps else []
+    folder.reserve([*names, *overlays, "sheet", *means, "profile", "histograms"])
     for layer in layers:
         values = maps(layer)
         grids = figures.map_grids(layer, values, shown.inputs, options, names=shown.names, prefix=prefix(layer))
@@ -70,14 +81,15 @@ def draw(
         if mean_maps:
             yield from _mean_maps(layer, values, shown, folder)
         step()
-    of_sheet = [(layer, maps(layer)) for layer in figures.stages(layers)]
-    image = figures.sheet(f"{title} · feature maps", of_sheet, shown.inputs)
+    placed = figures.of_places(layers)
+    of_sheet = [(layer, maps(layer)) for layer in figures.stages(placed)]
+    image = figures.sheet(joined(title, "feature maps", shown.name(0)), of_sheet, shown.inputs)
     yield write(folder, "sheet", image, shows="sheet", layers=names, scale="each tile its own", prefer=True)
-    for sample, name in enumerate(shown.names if shown.photos else shown.names[:1]):
-        picture = shown.inputs[sample] if shown.inputs else None
-        found = mean_grid(f"{title} · mean maps · {name}", [(layer, maps(layer)) for layer in layers], sample, picture)
+    for sample, name in enumerate(means):
+        heading = joined(title, "mean maps", shown.name(sample))
+        found = mean_grid(heading, [(layer, maps(layer)) for layer in placed], sample, shown.picture(sample))
         if found is not None:
-            yield from write_grids(folder, f"mean-{Path(name).stem}", [found], shows="mean maps", layers=names)
+            yield from write_grids(folder, name, [found], shows="mean maps", layers=names)
     image = figures.depth_profile(f"{title} · from layer to layer", layers, alarms)
     yield write(folder, "profile", image, shows="profile", layers=names, scale="", prefer=True)
     images = figures.histogram_page(f"{title} · activations", layers, alarms)
@@ -94,6 +106,12 @@ def _mean_maps(layer: LayerActivity, values: np.ndarray, shown: Shown, folder: F
         yield write(folder, f"{layer.name}-mean-{path.stem}", image, shows="mean map", layers=(layer.name,), scale="common")
 
 
+def attention_names(layers: Sequence[Attention], rolled: np.ndarray | None) -> list[str]:
+    """Return the names of all pictures of attention, to be reserved."""
+    every = [f"attention-{_of_model(each.layer.name)}" for each in layers]
+    return [*every, "attention", *(["rollout"] if rolled is not None else [])] if layers else []
+
+
 def draw_attention(
     layers: Sequence[Attention], rolled: np.ndarray | None, shown: Shown, *, title: str, scale: str, folder: Folder
 ) -> Iterator[Picture]:
@@ -107,16 +125,17 @@ def draw_attention(
         scale: "each" head its own, or "common".
         folder: where they are written.
     """
-    for each in layers:
+    for each, name in zip(layers, attention_names(layers, rolled), strict=False):
         grids = [grid for sample in range(len(each.rows)) for grid in _of_attention(each, sample, shown, scale)]
-        yield from write_grids(folder, f"attention-{_of_model(each.layer.name)}", grids, shows="attention", layers=(each.layer.name,))
+        yield from write_grids(folder, name, grids, shows="attention", layers=(each.layer.name,))
     names = tuple(each.layer.name for each in layers)
     if layers:
-        grids = sheet_grids(f"{title} · attention", layers, 0, scale=scale)
+        grids = sheet_grids(joined(title, "attention", shown.name(0)), layers, 0, shown.picture(0), scale=scale)
         yield from write_grids(folder, "attention", grids, shows="attention", layers=names, prefer=True)
     if rolled is not None and layers:
         row = 0 if layers[0].layer.prefix else None
-        grid = rollout_grid(f"{title} · attention rollout", rolled, layers[0].layer, row, shown.inputs)
+        names_of_samples = [shown.name(sample) for sample in range(len(rolled))]
+        grid = rollout_grid(f"{title} · attention rollout", rolled, layers[0].layer, row, shown.inputs, names_of_samples)
         yield from write_grids(folder, "rollout", [grid], shows="rollout", layers=names)
 
 
@@ -126,7 +145,7 @@ def _of_model(name: str) -> str:
 
 
 def _of_attention(each: Attention, sample: int, shown: Shown, scale: str) -> list[Grid]:
-    picture = shown.inputs[sample] if sample < len(shown.inputs) else None
+    name = shown.name(sample)
     if each.whole is not None:
-        return token_grids(each, sample)
-    return head_grids(each, sample, picture, scale=scale)
+        return token_grids(each, sample, name=name)
+    return head_grids(each, sample, shown.picture(sample), scale=scale, name=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from netlens.errors import NetlensError
 from netlens.lenses.featuremaps.attention import AttentionRecorder
 from netlens.lenses.featuremaps.measure import Arguments, Measured, Unmeasured, measure
 from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
+from netlens.lenses.featuremaps.rules import too_few
 from netlens.loading.feeding import RANDOM_SAMPLES, Batch, Samples, first, of_nothing
 from netlens.loading.named import NamedModel
 from netlens.loading.placing import dtype_of, place_inputs
@@ -54,7 +56,7 @@ def featuremaps(
         arguments = place_inputs(batch.args, batch.kwargs, device, dtype=dtype_of(model) if samples.random else None)
         measured = _measured(model, arguments, [layer] if isinstance(layer, str) else list(layer or ()), recorder)
     dtype = dtype_of(model)
-    return FeaturemapsReport(
+    report = FeaturemapsReport(
         model=type(model).__name__,
         source="the values of the model",
         initialised=None,
@@ -77,6 +79,7 @@ def featuremaps(
         first_nonfinite=measured.first_nonfinite,
         notes=(*samples.notes(), *measured.notes),
     )
+    return replace(report, notes=(*report.notes, *too_few(report)))
 
 
 def _samples(model: nn.Module, x: Any, kwargs: Mapping[str, Any] | None, input_size: Any, device: torch.device) -> Samples:

@@ -7,16 +7,8 @@ from typing import Annotated
 import typer
 
 from netlens.cli import options as opt
+from netlens.cli import sample_options as goes_in
 
-_PICTURES = "The pictures"
-_SAMPLES = "What goes in"
-
-Image = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--image", metavar="FILE", show_default=False, help="A picture, a folder or a quoted glob. Repeatable.", rich_help_panel=_SAMPLES
-    ),
-]
 Input = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,22 +17,8 @@ Input = Annotated[
         metavar="SHAPE|FILE",
         show_default=False,
         help="Random numbers of a shape, as in `netlens summary`, or a file of saved tensors (.pt, .npy, .npz). Repeatable.",
-        rich_help_panel=_SAMPLES,
+        rich_help_panel=goes_in.SAMPLES,
     ),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(
-        "--size", metavar="N|H,W", show_default=False, help="The size of the input, in place of the model's own.", rich_help_panel=_SAMPLES
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option("--mean", metavar="VALUES", show_default=False, help="Subtracted from pictures in 0..1.", rich_help_panel=_SAMPLES),
-]
-Std = Annotated[
-    str | None,
-    typer.Option("--std", metavar="VALUES", show_default=False, help="What pictures are then divided by.", rich_help_panel=_SAMPLES),
 ]
 Channels = Annotated[
     str | None,
@@ -49,22 +27,22 @@ Channels = Annotated[
         metavar="LIST",
         show_default="64",
         help="So many channels, or these: 0,3,8 or 0:16, or all.",
-        rich_help_panel=_PICTURES,
+        rich_help_panel=opt.PICTURES,
     ),
 ]
 Sort = Annotated[
     str | None,
-    typer.Option("--sort", metavar="KEY", show_default="index", help="Channels by index, variance or mean.", rich_help_panel=_PICTURES),
+    typer.Option("--sort", metavar="KEY", show_default="index", help="Channels by index, variance or mean.", rich_help_panel=opt.PICTURES),
 ]
 Scale = Annotated[
     str | None,
     typer.Option(
-        "--scale", metavar="WHICH", show_default="common", help="One common scale, or each channel its own.", rich_help_panel=_PICTURES
+        "--scale", metavar="WHICH", show_default="common", help="One common scale, or each channel its own.", rich_help_panel=opt.PICTURES
     ),
 ]
 Attention = Annotated[
     bool | None,
-    typer.Option("--attention", show_default=False, help="Also the maps of every attention layer and head.", rich_help_panel=_PICTURES),
+    typer.Option("--attention", show_default=False, help="Also the maps of every attention layer and head.", rich_help_panel=opt.PICTURES),
 ]
 Query = Annotated[
     str | None,
@@ -73,22 +51,23 @@ Query = Annotated[
         metavar="TOKEN",
         show_default="class token, or the mean over all",
         help="Whose attention is drawn: ROW,COLUMN of the patches, or the index of a token.",
-        rich_help_panel=_PICTURES,
+        rich_help_panel=opt.PICTURES,
     ),
 ]
 MeanMaps = Annotated[
     bool | None,
     typer.Option(
-        "--mean-maps", show_default=False, help="Also the mean activation of each layer, laid over the picture.", rich_help_panel=_PICTURES
+        "--mean-maps",
+        show_default=False,
+        help="Also the mean activation of each layer, laid over the picture.",
+        rich_help_panel=opt.PICTURES,
     ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", metavar="N", min=1, show_default="8", help="Samples in one forward pass.", rich_help_panel=_SAMPLES),
 ]
 Samples = Annotated[
     int | None,
-    typer.Option("--samples", metavar="N", min=1, show_default="all", help="At most so many samples of --data.", rich_help_panel=_SAMPLES),
+    typer.Option(
+        "--samples", metavar="N", min=1, show_default="all", help="At most so many samples of --data.", rich_help_panel=goes_in.SAMPLES
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -97,25 +76,21 @@ Data = Annotated[
         metavar="DATA",
         show_default=False,
         help="A folder of pictures, or a Dataset or DataLoader as package.module:name: for the statistics, all of it in one pass.",
-        rich_help_panel=_SAMPLES,
+        rich_help_panel=goes_in.SAMPLES,
     ),
-]
-Pictures = Annotated[
-    bool,
-    typer.Option("--pictures/--no-pictures", help="Write pictures; without them only the table.", rich_help_panel=_PICTURES),
 ]
 
 
 def command(
     model: opt.Model,
-    image: Image = None,
+    image: goes_in.Images = None,
     input: Input = None,
     data: Data = None,
-    size: Size = None,
-    mean: Mean = None,
-    std: Std = None,
+    size: goes_in.Size = None,
+    mean: goes_in.Mean = None,
+    std: goes_in.Std = None,
     samples: Samples = None,
-    batch_size: BatchSize = None,
+    batch_size: goes_in.BatchSize = None,
     model_arg: opt.ModelArg = None,
     weights: opt.Weights = None,
     checkpoint: opt.Checkpoint = None,
@@ -135,7 +110,7 @@ def command(
     mean_maps: MeanMaps = None,
     attention: Attention = None,
     query: Query = None,
-    pictures: Pictures = True,
+    pictures: opt.Pictures = True,
     out: opt.Out = None,
     overwrite: opt.Overwrite = None,
     show: opt.Show = None,

@@ -10,19 +10,19 @@ import numpy as np
 from PIL import Image
 
 from netlens.drawing.captions import joined
-from netlens.drawing.grids import Grid, Scale, Tiles
-from netlens.drawing.limits import common_limit
+from netlens.drawing.grids import Grid, Tiles
+from netlens.drawing.limits import scale_of
 from netlens.drawing.overlay import overlay_page
 from netlens.lenses.featuremaps.captions import UNIT, is_signed, oddities, places, title
 from netlens.lenses.featuremaps.choices import Options, parse_channels
 from netlens.lenses.featuremaps.forms import chosen, flat, lines, reduced
-from netlens.lenses.featuremaps.overviews import depth_profile, histogram_page, sheet, stages
+from netlens.lenses.featuremaps.overviews import depth_profile, histogram_page, of_places, sheet, stages
 from netlens.lenses.featuremaps.report import LayerActivity
 
 if TYPE_CHECKING:
     from netlens.loading.preprocessing import Geometry
 
-__all__ = ["Options", "depth_profile", "histogram_page", "map_grids", "mean_map", "parse_channels", "sheet", "stages"]
+__all__ = ["Options", "depth_profile", "histogram_page", "map_grids", "mean_map", "of_places", "parse_channels", "sheet", "stages"]
 
 ROUNDING = 1e-5  # of the root mean square: a mean of float32 numbers below that is an error of rounding
 
@@ -77,7 +77,7 @@ def _maps(
     columns, size = len(rows) * len(kept), rows.shape[3:]
     alone = columns == 1 and size[0] > 1
     values, reduction = reduced(rows.swapaxes(0, 1).reshape(-1, *size), 1 if alone else columns)
-    scale, beyond = _scale(layer, values, options)
+    scale, beyond = scale_of(values, options.scale, UNIT, signed=is_signed(layer, values))
     labels, foot = tuple(map(str, indices)), joined(reduction, beyond, *oddities(maps))
     if alone:
         return Grid(title(layer), Tiles(values, labels, pictures=tuple(inputs[:1])), scale, joined(words, places(layer)), foot)
@@ -120,7 +120,7 @@ def _prefix(layer: LayerActivity, tokens: np.ndarray, options: Options, names: S
 def _lines(
     layer: LayerActivity, heading: str, values: np.ndarray, labels: Sequence[str], words: str, options: Options, odd: Sequence[str]
 ) -> Grid:
-    scale, beyond = _scale(layer, values, options)
+    scale, beyond = scale_of(values, options.scale, UNIT, signed=is_signed(layer, values))
     how = f"in lines of {values.shape[-1]}, which are numbered at their left" if len(values) > 1 else ""
     tiles = Tiles(values.reshape(-1, 1, values.shape[-1]), columns=1, row_labels=tuple(labels))
     return Grid(heading, tiles, scale, joined(words, how), joined(beyond, *odd))
@@ -151,12 +151,3 @@ def mean_map(layer: LayerActivity, maps: np.ndarray, picture: Image.Image | np.n
         colours="diverging" if is_signed(layer, maps) else "viridis",
         limit=size if nothing else None,
     )
-
-
-def _scale(layer: LayerActivity, values: np.ndarray, options: Options) -> tuple[Scale, str]:
-    """Return the scale, and what lies beyond it."""
-    signed = is_signed(layer, values)
-    if options.scale == "each":
-        return Scale(signed, None, UNIT), ""
-    limit, beyond = common_limit(values)
-    return Scale(signed, limit or 1.0, UNIT), beyond

@@ -42,6 +42,11 @@ def sheet(heading: str, entries: Sequence[tuple[LayerActivity, np.ndarray]], inp
     )
 
 
+def of_places(layers: Sequence[LayerActivity]) -> list[LayerActivity]:
+    """Leave out softmax within the network: the weights of attention, whose rows and columns are tokens and no places of the input."""
+    return [layer for layer in layers if layer.type.lower() != "softmax" or layer is layers[-1]]
+
+
 def stages(layers: Sequence[LayerActivity], most: int = SHEET_LAYERS) -> list[LayerActivity]:
     """Choose layers for a sheet: all, if they are few; else where the size of the grid changes next, and activations, evenly thinned.
 

@@ -6,27 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from netlens.errors import InputError, NetlensError
+from netlens.errors import NetlensError
 from netlens.lenses.featuremaps.album import Shown
 from netlens.lenses.featuremaps.attention import AttentionRecorder
 from netlens.lenses.featuremaps.measure import Arguments, Maps, Measured, Unmeasured, measure
 from netlens.lenses.featuremaps.report import FeaturemapsReport, Run
-from netlens.loading import feeding
+from netlens.lenses.featuremaps.rules import too_few
 from netlens.loading.device import Device, choose_device
 from netlens.loading.feeding import Batch, Samples
 from netlens.loading.memory import watch_peak
 from netlens.loading.placing import autocasting, dtype_of, place_inputs, placed
-from netlens.loading.preprocessing import MODES, Preprocessing
-from netlens.loading.preprocessing_sources import choose_preprocessing
+from netlens.loading.preprocessing import Preprocessing
+from netlens.loading.sampling import samples_of, seen
 from netlens.loading.select import select
 from netlens.loading.shortage import halving, levers, out_of_memory, out_of_memory_told
 from netlens.loading.valued import Valued, valued
 from netlens.probing.failing import failed_forward
-from netlens.probing.leaves import leaves
 
 if TYPE_CHECKING:
     from netlens.lenses.featuremaps.request import Request
@@ -58,19 +55,20 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
     Raises:
         NetlensError: there is no such device, model or sample, the model raises, or memory runs out.
     """
-    device = choose_device(request.device)
+    asked, running, pictures = request.samples, request.running, bool(request.samples.images)
+    device = choose_device(running.device)
     if device.torch_device.type != "cpu":
         say(device.header)
-    found = valued(request.model, seed=request.seed, progress=progress)
-    options = levers(device.torch_device, batch_size=request.batch_size, dtype=request.dtype, pictures=bool(request.images))
+    found = valued(request.model, seed=running.seed, progress=progress)
+    options = levers(device.torch_device, batch_size=asked.batch_size, dtype=running.dtype, pictures=pictures)
     with (
         out_of_memory_told(device.torch_device, options),
-        placed(found.model, device.torch_device, dtype=request.dtype, channels_last=request.channels_last) as model,
+        placed(found.model, device.torch_device, dtype=running.dtype, channels_last=running.channels_last) as model,
     ):
         peak = watch_peak(device.torch_device)
 
         def run(batch_size: int) -> Ran:
-            samples = _samples(replace(request, batch_size=batch_size), found)
+            samples = samples_of(replace(asked, batch_size=batch_size), request.model, found)
             attention = AttentionRecorder(request.query, SHOWN if request.pictures else 0) if request.attention else None
             measured, shown = _measured(request, model, samples, device, attention, step)
             report = _report(request, found, samples, measured, device, peak().allocated)
@@ -79,36 +77,15 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
                 report = replace(report, attention=layers, notes=report.notes if layers else (*report.notes, NO_ATTENTION))
             return Ran(report, measured.maps, shown, attention)
 
-        if not request.auto_batch:
-            return run(request.batch_size)
-        done, fitted = halving(run, request.batch_size)
-    return done if fitted == request.batch_size else _smaller(done, fitted, request.batch_size)
+        if not running.auto_batch:
+            return run(asked.batch_size)
+        done, fitted = halving(run, asked.batch_size)
+    return done if fitted == asked.batch_size else _smaller(done, fitted, asked.batch_size)
 
 
 def _smaller(done: Ran, fitted: int, asked: int) -> Ran:
     note = f"{asked} samples in one pass did not fit into memory: run with --batch-size {fitted}"
     return replace(done, report=replace(done.report, notes=(*done.report.notes, note)))
-
-
-def _samples(request: Request, found: Valued) -> Samples:
-    def preprocessing() -> Preprocessing:
-        archive = request.model.checkpoint.archive if request.model.checkpoint else None
-        return choose_preprocessing(found.named, found.model, archive=archive, size=request.size, mean=request.mean, std=request.std)
-
-    if request.images:
-        return feeding.of_pictures(request.images, preprocessing(), request.batch_size)
-    if request.data is not None:
-        return feeding.of_data(request.data, found.model, _preprocessing_or_none(preprocessing), request.batch_size, request.samples)
-    if request.inputs:
-        return feeding.of_inputs(request.inputs, found.model, request.batch_size)
-    return feeding.of_nothing(found.named, found.model, request.batch_size)
-
-
-def _preprocessing_or_none(preprocessing: Callable[[], Preprocessing]) -> Preprocessing | None:
-    try:
-        return preprocessing()
-    except InputError:  # the model takes no pictures
-        return None
 
 
 def _measured(
@@ -119,6 +96,7 @@ def _measured(
     attention: AttentionRecorder | None,
     step: Callable[[], object],
 ) -> tuple[Measured, Shown]:
+    running, dtype = request.running, request.running.dtype or dtype_of(model)
     shown: list[Shown] = []
     current: list[Arguments] = [((), {})]
 
@@ -126,16 +104,14 @@ def _measured(
         for batch in samples.batches():
             if not shown:
                 shown.append(_shown(batch, samples.preprocessing))
-            current[0] = place_inputs(
-                batch.args, batch.kwargs, device.torch_device, dtype=request.dtype or dtype_of(model), channels_last=request.channels_last
-            )
+            current[0] = place_inputs(batch.args, batch.kwargs, device.torch_device, dtype=dtype, channels_last=running.channels_last)
             yield current[0]
 
     def chosen(names: Any, types: Any) -> list[int]:
         return select(request.layers, names, types)
 
     def around() -> Any:
-        return autocasting(device.torch_device, request.autocast)
+        return autocasting(device.torch_device, running.autocast)
 
     try:
         measured = measure(
@@ -161,7 +137,7 @@ def is_of_the_model(error: Exception) -> bool:
 
 def _report(request: Request, found: Valued, samples: Samples, measured: Measured, device: Device, peak: int | None) -> FeaturemapsReport:
     dtype = dtype_of(found.model)
-    return FeaturemapsReport(
+    report = FeaturemapsReport(
         model=type(found.model).__name__,
         source=found.source,
         initialised=found.initialised,
@@ -169,8 +145,8 @@ def _report(request: Request, found: Valued, samples: Samples, measured: Measure
         run=Run(
             device=device.name,
             dtype=str(dtype).removeprefix("torch.") if dtype is not None else "",
-            autocast=request.autocast,
-            channels_last=request.channels_last,
+            autocast=request.running.autocast,
+            channels_last=request.running.channels_last,
             samples=measured.samples,
             random_inputs=samples.random,
             input_rms=measured.input_rms,
@@ -184,26 +160,11 @@ def _report(request: Request, found: Valued, samples: Samples, measured: Measure
         first_nonfinite=measured.first_nonfinite,
         notes=(*found.notes, *samples.notes(), *measured.notes),
     )
+    return replace(report, notes=(*report.notes, *too_few(report)))
 
 
 def _shown(batch: Batch, preprocessing: Preprocessing | None) -> Shown:
-    """Return what the network saw of the samples that are drawn, as pictures where it is some."""
+    """Return the samples that are drawn."""
     names = tuple(path.name for path in batch.paths[:SHOWN]) or tuple(map(str, range(min(batch.size, SHOWN))))
-    first = next((tensor for _, tensor in leaves((batch.args, batch.kwargs))), None)
-    if first is None or first.dim() != 4 or first.shape[1] not in MODES or not first.is_floating_point():
-        return Shown(names=names)
-    return Shown(_pictures(first[:SHOWN].float(), preprocessing), names, batch.paths[:SHOWN], batch.geometries[:SHOWN])
-
-
-def _pictures(values: Tensor, preprocessing: Preprocessing | None) -> tuple[np.ndarray, ...]:
-    """Turn inputs, (N, C, H, W), into pictures, (H, W, 3) uint8: back through the preprocessing, else from the least to the greatest."""
-    if preprocessing is not None:
-        mean, std = (torch.tensor(each)[:, None, None] for each in (preprocessing.mean, preprocessing.std))
-        values = values * std + mean
-    else:
-        finite = values[values.isfinite()]
-        least, greatest = finite.aminmax() if len(finite) else (values.new_zeros(()), values.new_ones(()))
-        values = (values - least) / (greatest - least).clamp_min(torch.finfo(values.dtype).tiny)
-    colours = values[:, :3] if values.shape[1] > 1 else values.expand(-1, 3, -1, -1)
-    pixels = colours.nan_to_num(0, 1, 0).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
-    return tuple(pixels.numpy())
+    inputs = seen(batch, preprocessing, SHOWN)
+    return Shown(inputs, names, batch.paths[:SHOWN], batch.geometries[:SHOWN]) if inputs else Shown(names=names)

@@ -6,19 +6,17 @@ and a sign; the findings below say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
 from rich.console import ConsoleRenderable
 
 from netlens.drawing.escapes import markdown_text
 from netlens.drawing.facts import Fact, fact_lines, facts_markdown
+from netlens.drawing.fitting import fitted
 from netlens.drawing.numbers import byte_size, exact, shape
-from netlens.drawing.tables import Cell, Line, Sheet, kept, render, total_width
-from netlens.lenses.featuremaps.columns import ATTENTION, COLUMNS, GIVES_WAY, SHORTEST, SICK, STAYS, attention_row, cells, column
+from netlens.drawing.tables import Line, Sheet, render
+from netlens.lenses.featuremaps.columns import ATTENTION, COLUMNS, GIVES_WAY, SICK, STAYS, attention_row, cells, column
 from netlens.lenses.featuremaps.report import FeaturemapsReport, OutputFacts, Run
 from netlens.lenses.featuremaps.rules import marks, peaked
-from netlens.wording import abbreviated, counted, number, short
+from netlens.wording import counted, number, short
 
 __all__ = ["as_markdown", "as_text", "table"]
 
@@ -73,34 +71,16 @@ def _fitted(report: FeaturemapsReport, width: int | None) -> tuple[Sheet, list[s
     """Choose columns; return the table and the lines below it, which explain it and say what is not shown."""
     layers, sick = list(report.layers), marks(report)
     fields = {name: cells(name, layers, sick) for name in COLUMNS}
-    filled = tuple(name for name, field in fields.items() if any(cell.text for cell in field))
-    sheet, shown = _sheet(fields, filled), filled
-    if width is not None and total_width(sheet.widths()) > width:
-        ill = [name for name in filled if any(name in row for row in sick.values())]
-        left = kept(filled, sheet.narrowest(), width, tuple(sorted(GIVES_WAY, key=ill.__contains__)), STAYS)
-        sheet, shown = sheet.select(left), tuple(filled[index] for index in left)
-    drawn = _shortened(sheet, shown.index("name"), width)
+    filled = {name: field for name, field in fields.items() if any(cell.text for cell in field)}
+    ill = {name for row in sick.values() for name in row}
+    columns = {name: column(name) for name in filled}
+    drawn, shown, shortened = fitted(columns, filled, width, gives_way=GIVES_WAY, stays=STAYS, ill=ill)
     hidden = [COLUMNS[name].header for name in filled if name not in shown]
     legend = [f"{COLUMNS[name].header}: {COLUMNS[name].help}" for name in shown if COLUMNS[name].help]
-    legend += [f"{SICK}: see the findings"] if any(name in row for row in sick.values() for name in shown) else []
-    less = [*(["names shortened"] if drawn.rows != sheet.rows else []), *([f"{', '.join(hidden)} hidden"] if hidden else [])]
+    legend += [f"{SICK}: see the findings"] if ill.intersection(shown) else []
+    less = [*(["names shortened"] if shortened else []), *([f"{', '.join(hidden)} hidden"] if hidden else [])]
     below = [" · ".join(legend), f"{' and '.join(less)} to fit {width} columns; a wider terminal or a pipe shows all" if less else ""]
     return drawn, [text for text in below if text]
-
-
-def _sheet(fields: Mapping[str, list[Cell]], names: Sequence[str]) -> Sheet:
-    return Sheet(tuple(map(column, names)), list(zip(*(fields[name] for name in names), strict=True)))
-
-
-def _shortened(sheet: Sheet, place: int, width: int | None) -> Sheet:
-    """Abbreviate long names where the table is too wide, so that they need not be cut."""
-    widths = sheet.widths()
-    if width is None or total_width(widths) <= width:
-        return sheet
-    room = max(SHORTEST["name"], width - total_width(widths) + widths[place])
-    names = abbreviated([row[place].text for row in sheet.rows], room)
-    rows = [(*row[:place], replace(row[place], text=name), *row[place + 1 :]) for row, name in zip(sheet.rows, names, strict=True)]
-    return Sheet(sheet.columns, rows)
 
 
 _ATTENTION_LEGEND = "entropy of a head / ln(tokens): 1 looks everywhere, 0 at one token · distance: how far tokens look"

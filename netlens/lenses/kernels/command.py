@@ -9,8 +9,6 @@ import typer
 
 from netlens.cli import options as opt
 
-_PICTURES = "The pictures"
-
 Against = Annotated[
     Path | None,
     typer.Option("--against", metavar="FILE", show_default=False, help="Compare with another checkpoint: draws both, says what moved."),
@@ -22,23 +20,23 @@ Include = Annotated[
         metavar="KIND",
         show_default=False,
         help="Also draw linear or embedding weights. Repeatable.",
-        rich_help_panel=_PICTURES,
+        rich_help_panel=opt.PICTURES,
     ),
 ]
 MaxFilters = Annotated[
     str | None,
     typer.Option(
-        "--max-filters", metavar="N", show_default="64", help="At most so many filters of a layer, or all.", rich_help_panel=_PICTURES
+        "--max-filters", metavar="N", show_default="64", help="At most so many filters of a layer, or all.", rich_help_panel=opt.PICTURES
     ),
 ]
 Sort = Annotated[
     str | None,
-    typer.Option("--sort", metavar="KEY", show_default="index", help="Filters by index, or by norm.", rich_help_panel=_PICTURES),
+    typer.Option("--sort", metavar="KEY", show_default="index", help="Filters by index, or by norm.", rich_help_panel=opt.PICTURES),
 ]
 Scale = Annotated[
     str | None,
     typer.Option(
-        "--scale", metavar="WHICH", show_default="common", help="One common scale, or each filter its own.", rich_help_panel=_PICTURES
+        "--scale", metavar="WHICH", show_default="common", help="One common scale, or each filter its own.", rich_help_panel=opt.PICTURES
     ),
 ]
 Reduce = Annotated[
@@ -48,16 +46,12 @@ Reduce = Annotated[
         metavar="HOW",
         show_default="every channel",
         help="One tile a filter: the mean over its input channels, the largest channel, or pc1, the first principal component.",
-        rich_help_panel=_PICTURES,
+        rich_help_panel=opt.PICTURES,
     ),
 ]
 Fft = Annotated[
     bool | None,
-    typer.Option("--fft", show_default=False, help="Also the frequency spectra of the filters at the input.", rich_help_panel=_PICTURES),
-]
-Pictures = Annotated[
-    bool,
-    typer.Option("--pictures/--no-pictures", help="Write pictures; without them only the table.", rich_help_panel=_PICTURES),
+    typer.Option("--fft", show_default=False, help="Also the frequency spectra of the filters at the input.", rich_help_panel=opt.PICTURES),
 ]
 
 
@@ -78,7 +72,7 @@ def command(
     scale: Scale = None,
     reduce: Reduce = None,
     fft: Fft = None,
-    pictures: Pictures = True,
+    pictures: opt.Pictures = True,
     out: opt.Out = None,
     overwrite: opt.Overwrite = None,
     show: opt.Show = None,

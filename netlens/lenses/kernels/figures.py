@@ -12,7 +12,7 @@ from PIL import Image
 from netlens.drawing.grids import Grid, Scale, Tiles, contact_sheet
 from netlens.drawing.histograms import Panel, histograms
 from netlens.drawing.layout import GROUP
-from netlens.drawing.limits import common_limit
+from netlens.drawing.limits import common_limit, scale_of
 from netlens.lenses.kernels.captions import counted, footnote, subtitle, title
 from netlens.lenses.kernels.forms import Form, Options, form_of, joined, norms, panels, plain_kernels, strongest
 from netlens.lenses.kernels.report import LayerWeights
@@ -40,9 +40,9 @@ def filter_grids(layer: LayerWeights, filters: np.ndarray, options: Options, *, 
     kernels = plain_kernels(layer, filters, first=first)
     form = form_of(layer, kernels, options, first=first)
     tiles, labels = panels(form, kernels)
-    scale, beyond = _scale(tiles, options)
+    scale, beyond = scale_of(tiles, options.scale, "weight")
     foot = footnote(layer, form, kernels, beyond, norms(kernels))
-    return [Grid(title(layer), _tiles(form, tiles, labels, scale), scale, subtitle(layer, form, kernels, options), foot)]
+    return [Grid(title(layer), _tiles(form, tiles, labels), scale, subtitle(layer, form, kernels, options), foot)]
 
 
 def difference_grids(
@@ -75,7 +75,7 @@ def difference_grids(
         parts = [panels(form, kernels)[0].astype(np.float64) for kernels in (one, two)]
         change = parts[0] - parts[1]
     both = np.concatenate(parts)
-    scale, beyond = _scale(both, options)
+    scale, beyond = scale_of(both, options.scale, "weight")
     factor = _round_factor(common_limit(both)[0], common_limit(change)[0])
     names = (*names, "their difference" if factor == 1 else f"{factor:g} × their difference")
     words = f"{', '.join(names)}: {_side_by_side(form, change.shape, scale)}; {subtitle(layer, form, one, options, moved=True)}"
@@ -129,16 +129,15 @@ def histogram_page(heading: str, layers: Sequence[LayerWeights], alarms: Mapping
     return histograms(heading, shown, subtitle=what)
 
 
-def _tiles(form: Form, tiles: np.ndarray, labels: tuple[str, ...], scale: Scale, blocks: int = 1) -> Tiles:
-    """Join panels and put them in their order; between panels is white, which is 0 on a signed scale and the most of each colour."""
-    blank = np.zeros(len(tiles))
-    if tiles.ndim == 6:
-        blank = np.full(len(tiles), scale.limit) if scale.limit else _largest(tiles)
-    images = joined(tiles, blank)
-    if form.look != "mosaic":
-        return Tiles(images, labels)
+def _tiles(form: Form, tiles: np.ndarray, labels: tuple[str, ...], blocks: int = 1) -> Tiles:
+    """Join panels and put them in their order."""
+    images, gaps = joined(tiles)
     rows, columns = (tuple(map(str, indices)) for indices in (form.filters, form.channels))
-    return Tiles(images, columns=blocks * len(columns), row_labels=rows, column_labels=blocks * columns)
+    if form.look == "matrix":
+        return Tiles(images, labels, ticks=(rows, columns))
+    if form.look != "mosaic":
+        return Tiles(images, labels, gaps=gaps)
+    return Tiles(images, columns=blocks * len(columns), row_labels=rows, column_labels=blocks * columns, gaps=gaps)
 
 
 def _axis(form: Form, shape: Sequence[int]) -> int:
@@ -158,29 +157,14 @@ def _side_by_side(form: Form, shape: Sequence[int], scale: Scale) -> str:
 def _triples(form: Form, parts: list[np.ndarray], names: Sequence[str], labels: tuple[str, ...], scale: Scale) -> Tiles:
     """Put three weights beside each other: three matrices, three blocks of a mosaic, or three panels in each tile."""
     if form.look == "matrix":
-        return _tiles(form, np.concatenate(parts), tuple(names), scale)
+        return _tiles(form, np.concatenate(parts), tuple(names))
     if form.look != "mosaic" and scale.limit is not None:
-        tiles = _tiles(form, np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), (), scale)
+        tiles = _tiles(form, np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), ())
         return replace(tiles, columns=3, row_labels=labels, column_labels=tuple(names))
     if form.look != "mosaic":  # each filter its own scale: the three must share a tile to share it
-        return _tiles(form, np.concatenate(parts, axis=_axis(form, parts[0].shape)), labels, scale)
+        return _tiles(form, np.concatenate(parts, axis=_axis(form, parts[0].shape)), labels)
     rows = [part.reshape(len(form.filters), -1, *part.shape[1:]) for part in parts]
-    return _tiles(form, np.concatenate(rows, axis=1).reshape(-1, *parts[0].shape[1:]), (), scale, blocks=3)
-
-
-def _largest(tiles: np.ndarray) -> np.ndarray:
-    """Return the largest finite |value| of each tile, and 1 where all are 0."""
-    sizes = np.abs(tiles.reshape(len(tiles), -1))
-    largest: np.ndarray = sizes.max(axis=1, initial=0, where=np.isfinite(sizes))
-    return np.where(largest > 0, largest, 1)
-
-
-def _scale(values: np.ndarray, options: Options) -> tuple[Scale, str]:
-    """Return the scale, and what lies beyond it."""
-    if options.scale == "each":
-        return Scale(limit=None, unit="weight"), ""
-    limit, beyond = common_limit(values)
-    return Scale(limit=limit or 1.0, unit="weight"), beyond
+    return _tiles(form, np.concatenate(rows, axis=1).reshape(-1, *parts[0].shape[1:]), (), blocks=3)
 
 
 def _round_factor(limit: float, change: float) -> float:
@@ -203,7 +187,7 @@ def _section(layer: LayerWeights, filters: np.ndarray) -> Grid:
             note = f"the strongest {len(rows)} × {len(columns)} {note}".strip()
         return Grid(title(layer, short=True), Tiles(kernels[np.ix_(rows, columns)][None]), Scale(unit="weight"), note)
     form = form_of(layer, kernels, Options(max_filters=None, sort="norm", summary="largest"), first=False)
-    return Grid(title(layer, short=True), _tiles(form, panels(form, kernels)[0], (), Scale()), Scale(unit="weight"), note)
+    return Grid(title(layer, short=True), _tiles(form, panels(form, kernels)[0], ()), Scale(unit="weight"), note)
 
 
 def _panel(layer: LayerWeights, alarm: str) -> Panel:

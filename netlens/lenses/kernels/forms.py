@@ -155,18 +155,19 @@ def strongest(weight: np.ndarray, most: int, *, in_order: bool) -> np.ndarray:
     return np.sort(order) if in_order else order
 
 
-def joined(tiles: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """Join the panels of each tile: (n, rows, columns, h, w, ...) -> (n, height, width, ...), with lines of `blank` (n,) between them."""
+def joined(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Join the panels of each tile, (n, rows, columns, h, w, ...) -> (n, height, width, ...), and say where the lines between them are."""
     count, rows, columns, height, width, *colour = tiles.shape
     if rows == columns == 1:
-        return tiles[:, 0, 0]
+        return tiles[:, 0, 0], None
     gap = max(1, round(min(height, width) / 12))
-    out = np.empty((count, rows * (height + gap) - gap, columns * (width + gap) - gap, *colour))
-    out[:] = blank.reshape(-1, *[1] * (2 + len(colour)))
+    out = np.zeros((count, rows * (height + gap) - gap, columns * (width + gap) - gap, *colour))
+    gaps = np.ones(out.shape[1:3], bool)
     for row, column in np.ndindex(rows, columns):
         top, left = row * (height + gap), column * (width + gap)
         out[:, top : top + height, left : left + width] = tiles[:, row, column]
-    return out
+        gaps[top : top + height, left : left + width] = False
+    return out, gaps
 
 
 def _look(layer: LayerWeights, kernels: np.ndarray, options: Options, *, first: bool) -> Look:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netlens.cli import console, misfit
-from netlens.cli.config import load_config
+from netlens.cli.config import with_defaults
 from netlens.cli.emit import Renderers, emit
 from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
-from netlens.cli.pictures import OUT, Pictures
+from netlens.cli.provenance import Labelled, check_show, pictures_of
 from netlens.errors import CheckpointDoesNotFit, UsageError
 from netlens.lenses.kernels.checkpoints import compared, in_place_of_model, of_model, told_apart
 from netlens.lenses.kernels.report import KernelsReport
@@ -22,10 +21,10 @@ from netlens.loading.checkpoints.archive import Archive
 from netlens.loading.checkpoints.ask import Ask
 from netlens.loading.specs import ModelSpec, parse_model_spec
 from netlens.loading.suggest import check_choice
-from netlens.loading.words import user_path
 from netlens.parts import Picture
 
 if TYPE_CHECKING:
+    from netlens.cli.pictures import Pictures
     from netlens.lenses.kernels.source import Opened
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show")
@@ -54,7 +53,6 @@ class Request:
     scale: str
     reduce: str | None
     fft: bool
-    pictures: bool
     seed: int
     texts: Mapping[str, Any]  # as the user wrote them, for the JSON document
 
@@ -73,7 +71,7 @@ class Request:
             check_choice("--include", kind, KINDS)
         return cls(
             spec=spec,
-            model=None if archive else AskedModel.of(of_model(asked)),
+            model=None if archive else AskedModel.of(of_model(asked), "kernels"),
             archive=archive,
             key=asked.get("key"),
             against=compared(asked),
@@ -84,7 +82,6 @@ class Request:
             scale=asked.get("scale") or "common",
             reduce=asked.get("reduce"),
             fft=bool(asked.get("fft")),
-            pictures=bool(asked.get("pictures", True)),
             seed=int(asked.get("seed") or 0),
             texts=texts_of(asked, "against", "layer", "seed"),
         )
@@ -96,13 +93,6 @@ class Request:
         if loaded is not None and self.against is not None:
             return told_apart(loaded.path, self.against.archive.path)
         return "" if loaded is None else loaded.path.name, "" if self.against is None else self.against.archive.path.name
-
-
-def _stem(spec: ModelSpec) -> str:
-    """Return what files are named after; a checkpoint with its folder, for many are called best.pt."""
-    if spec.source == "checkpoint" and spec.path is not None:
-        return "-".join(part for part in (spec.path.parent.name, spec.path.name) if part)
-    return spec.attribute or spec.name
 
 
 def _most(text: str | None) -> int | None:
@@ -122,34 +112,20 @@ def run(asked: Mapping[str, Any]) -> int:
     Raises:
         NetlensError: something the user must change.
     """
-    if asked.get("show") and not asked.get("pictures", True):
-        raise UsageError("--show draws pictures, and --no-pictures makes none", hint="leave one of them out")
-    defaults = {name.replace("-", "_"): value for name, value in load_config(Path.cwd()).defaults.items()}
-    asked = {**{name: defaults[name] for name in FROM_CONFIG if name in defaults}, **asked}
+    check_show(asked)
+    asked = with_defaults(asked, FROM_CONFIG)
     request = Request.of(asked)
-    album = _album(request, asked) if request.pictures else None
+    folder = pictures_of("kernels", request.spec, asked)
     import_torch()
     try:
-        report = _report(request, album)
+        report = _report(request, folder)
     except CheckpointDoesNotFit as error:
         misfit.tell(error)
         raise
     code = _emit(request, report, asked)
-    if album is not None:
-        album.finish(ReportFormat(asked.get("format") or "table"))
+    if folder is not None:
+        folder.finish(ReportFormat(asked.get("format") or "table"))
     return code
-
-
-def _album(request: Request, asked: Mapping[str, Any]) -> Pictures:
-    out = user_path(asked.get("out") or OUT)  # no shell has done it in pyproject.toml, nor in --out=~/pictures
-    return Pictures(
-        "kernels",
-        _stem(request.spec),
-        out=out,
-        overwrite=bool(asked.get("overwrite")),
-        show=bool(asked.get("show")),
-        facts={"Model": request.spec.text, "Seed": str(request.seed)},
-    )
 
 
 def _report(request: Request, folder: Pictures | None) -> KernelsReport:
@@ -177,10 +153,12 @@ def _report(request: Request, folder: Pictures | None) -> KernelsReport:
             norms=found.weights.norms,
             notes=(*found.notes, *found.weights.notes, *(() if found.others is None else not_compared(layers, found.others))),
         )
-        return report if folder is None else replace(report, pictures=_drawn(request, found, report, folder))
+        if folder is None:
+            return report
+        return replace(report, pictures=_drawn(request, found, report, Labelled(folder, {"Weights": report.source})))
 
 
-def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Pictures) -> tuple[Picture, ...]:
+def _drawn(request: Request, found: Opened, report: KernelsReport, folder: Labelled) -> tuple[Picture, ...]:
     from netlens.lenses.kernels.album import Drawable, draw, drawn
     from netlens.lenses.kernels.figures import Options
     from netlens.lenses.kernels.rules import alarms

@@ -6,20 +6,19 @@ and a sign; the findings below say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from rich.console import ConsoleRenderable
 
 from netlens.drawing.escapes import markdown_text
 from netlens.drawing.facts import fact_lines, facts_markdown
-from netlens.drawing.tables import Cell, Line, Sheet, kept, render, total_width
-from netlens.lenses.kernels.cells import CUT_TO, cells, column
+from netlens.drawing.fitting import fitted
+from netlens.drawing.tables import Line, Sheet, render
+from netlens.lenses.kernels.cells import cells, column
 from netlens.lenses.kernels.columns import COLUMNS, GIVES_WAY, STAYS, ordered, parse_columns, usual_columns
 from netlens.lenses.kernels.lines import facts, left_out, legend, title_line
 from netlens.lenses.kernels.report import KernelsReport
 from netlens.lenses.kernels.rules import marks
-from netlens.wording import abbreviated
 
 __all__ = ["as_markdown", "as_text", "parse_columns", "table"]
 
@@ -75,33 +74,11 @@ def _fitted(
     layers, sick = ordered(report.layers, sort, top), marks(report)
     fields = {name: cells(name, layers, sick) for name in names}
     filled = tuple(name for name, field in fields.items() if any(cell.text for cell in field))
-    sheet, shown = _sheet(fields, names), names
-    if width is not None and total_width(sheet.widths()) > width:
-        ill = [name for name in names if any(name in row for row in sick.values())]
-        # Blank columns go first, and one with a sick cell among the last.
-        sheet = _sheet(fields, filled)
-        left = kept(filled, sheet.narrowest(), width, tuple(sorted(GIVES_WAY, key=ill.__contains__)), STAYS)
-        sheet, shown = sheet.select(left), tuple(filled[index] for index in left)
-    drawn = _shortened(sheet, shown.index("name"), width) if "name" in shown else sheet
+    ill = {name for row in sick.values() for name in row}
+    drawn, shown, shortened = fitted({name: column(name) for name in names}, fields, width, gives_way=GIVES_WAY, stays=STAYS, ill=ill)
     hidden = [COLUMNS[name].header for name in filled if name not in shown]
-    signs = any(name in row for row in sick.values() for name in shown)
     below = [
-        legend(report, [name for name in shown if name in filled], signs),
-        left_out(report, len(layers), sort, hidden, drawn.rows != sheet.rows, width),
+        legend(report, [name for name in shown if name in filled], not ill.isdisjoint(shown)),
+        left_out(report, len(layers), sort, hidden, shortened, width),
     ]
     return drawn, [text for text in below if text]
-
-
-def _sheet(fields: Mapping[str, list[Cell]], names: Sequence[str]) -> Sheet:
-    return Sheet(tuple(map(column, names)), list(zip(*(fields[name] for name in names), strict=True)))
-
-
-def _shortened(sheet: Sheet, place: int, width: int | None) -> Sheet:
-    """Abbreviate long names where the table is too wide, so that they need not be cut."""
-    widths = sheet.widths()
-    if width is None or total_width(widths) <= width:
-        return sheet
-    room = max(CUT_TO["name"], width - total_width(widths) + widths[place])
-    names = abbreviated([row[place].text for row in sheet.rows], room)
-    rows = [(*row[:place], replace(row[place], text=name), *row[place + 1 :]) for row, name in zip(sheet.rows, names, strict=True)]
-    return Sheet(sheet.columns, rows)

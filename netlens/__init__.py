@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from netlens.lenses.featuremaps.report import FeaturemapsReport
+    from netlens.lenses.gradcam.api import Gradcam
     from netlens.lenses.kernels.report import KernelsReport
     from netlens.lenses.summary.report import SummaryReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "featuremaps", "kernels", "summary"]
+__all__ = ["__version__", "featuremaps", "gradcam", "kernels", "summary"]
 
 
 def summary(
@@ -97,3 +98,41 @@ def featuremaps(
     from netlens.lenses.featuremaps.api import featuremaps as measured
 
     return measured(model, x, kwargs=kwargs, input_size=input_size, layer=layer, attention=attention)
+
+
+def gradcam(
+    model: nn.Module,
+    x: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    target: int | str | Sequence[int | str] | None = None,
+    method: str | Sequence[str] = "gradcam",
+    layer: str | Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    output: str | None = None,
+) -> Gradcam:
+    """Where `model` looks in each sample of `x`. Draws nothing; runs in eval mode on its own device, and leaves it as it came.
+
+    Works for frozen models, inside `no_grad` and `inference_mode`, for tokens and for channels last.
+
+    Args:
+        model: any module that scores classes, places, boxes.
+        x: a tensor, (N, C, H, W), or a tuple of positional arguments.
+        kwargs: named arguments beside `x`.
+        target: a class by its index or name, "top3" for the three most probable, or several of these; None: the top prediction.
+        method: one or several of "cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "finercam", "eigencam", "scorecam",
+            "ablationcam", "fullgrad", "legrad".
+        layer: a name, the end of one, a glob or an index; several are fused. None: found by test.
+        names: of the classes, in the order of the model's outputs.
+        output: which of several outputs is explained: "logits".
+
+    Returns:
+        `report`, and `maps`, one for each of `report.maps`: (h, w) on the layer's grid, neither resized nor scaled.
+
+    Raises:
+        netlens.errors.UsageError: there is no such class or method, or the output cannot be read.
+        netlens.errors.LayerNotFound: there is no such layer.
+    """
+    from netlens.lenses.gradcam.api import gradcam as made
+
+    return made(model, x, kwargs=kwargs, target=target, method=method, layer=layer, names=names, output=output)

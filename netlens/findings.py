@@ -86,6 +86,20 @@ CODES: dict[str, str] = {
     "attention-collapse": "every token attends to hardly more than one other",
     "overconfident": "an untrained model is sure of its answers",
     "constant-output": "one class is predicted for every sample",
+    "untrained": "maps of a model that has learned nothing yet",
+    "map-nonfinite": "a map that is not finite, of an output that is",
+    "dead-layer": "a blank map: the layer puts out 0 everywhere",
+    "saturated-score": "a map of a saturated softmax or sigmoid, whose gradient is 0 or rounding errors",
+    "zero-gradient": "a blank map: the score does not depend on the layer",
+    "negative-evidence": "a blank map: nothing at the layer speaks for the class",
+    "flat-map": "a map that is nearly the same everywhere",
+    "not-predicted": "a class is explained that the model does not predict",
+    "low-confidence": "the class that is explained is a guess of the model",
+    "weights-ignored": "maps of a method that hardly change when all weights are drawn anew",
+    "unfaithful-maps": "maps of a method that order pixels worse than chance",
+    "misses-boxes": "maps of a method that never point at the object",
+    "class-blind": "a class was asked for, and the method knows no class",
+    "equal-maps": "methods whose maps are the same",
 }
 
 

@@ -12,6 +12,7 @@ from netlens.errors import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from netlens.cli.arrays import Arrays
     from netlens.loading.specs import ModelSpec
 
 
@@ -50,6 +51,18 @@ def pictures_of(lens: str, spec: ModelSpec, asked: Mapping[str, Any]) -> Picture
         show=bool(asked.get("show")),
         facts={"Model": spec.text, "Seed": str(asked.get("seed") or 0)},
     )
+
+
+def arrays_of(lens: str, spec: ModelSpec, asked: Mapping[str, Any]) -> Arrays:
+    """Return where the raw numbers of a lens go: beside its pictures.
+
+    Raises:
+        FileProblem: the folder cannot be written.
+    """
+    from netlens.cli.arrays import Arrays
+    from netlens.loading.words import user_path
+
+    return Arrays(lens, _stem(spec), out=user_path(asked.get("out") or OUT), overwrite=bool(asked.get("overwrite")))
 
 
 def check_show(asked: Mapping[str, Any]) -> None:

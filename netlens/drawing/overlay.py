@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from netlens.drawing.canvas import Canvas
 from netlens.drawing.captions import Bar, Captions, significant
 from netlens.drawing.colours import LEVELS, PAPER, indices, palette
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom on the photo; its first pixel reaches from 0 to 1
+Outline = tuple[Box, bool]  # a box to be drawn on the photo, dashed or not
 Colours = Literal["viridis", "diverging"]  # from zero up; around zero
 
 ALPHA = 0.85  # of the largest value
 SIDES = (360, 600)  # pixels of the longer side of a photo on a page: at least and at most
 APART = 16  # pixels between two photos
 VEIL = 0.55  # how far what the network does not see fades into paper
+LIGHT, DARK, DASH = (255, 255, 255), (24, 24, 24), 5  # of an outline, which is seen on any photo; pixels of a dash
 
 
 def overlay(
@@ -106,18 +110,78 @@ def overlay_page(
         for index, pixels in enumerate(pair):
             canvas.paste(x + index * wide, y, pixels)
 
-    captions = Captions(title, subtitle, footnote, [_bar(limit, unit, colours, alpha)])
+    captions = Captions(title, subtitle, footnote, [heat_bar(significant(limit), unit, colours, alpha)])
     return captions.page((photo.height, 2 * wide - APART), draw, None)
 
 
-def _bar(limit: float, unit: str, colours: Colours, alpha: float) -> Bar:
-    """Show the colours as they are on white paper."""
+def heat_bar(end: str, unit: str, colours: Colours = "viridis", alpha: float = ALPHA) -> Bar:
+    """Show the colours as they are on white paper, with the words for the limit and, at the right, what the numbers are."""
     signed = colours == "diverging"
     numbers = np.linspace(-1 if signed else 0, 1, LEVELS)
     opacity = alpha * _shares(numbers, 1.0, colours)[:, None]
     blended = np.rint(PAPER + opacity * (palette(signed)[:LEVELS].astype(np.float64) - PAPER)).astype(np.uint8)
-    end = significant(limit)
     return Bar(blended, (f"−{end}", "0", f"+{end}") if signed else ("0", "", end), unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Backdrop:
+    """A photo at the size at which it is drawn, and what lies where on it."""
+
+    photo: Image.Image  # mode "RGB"
+    box: Box
+    outlines: tuple[Outline, ...] = ()
+
+    @classmethod
+    def of(cls, picture: Image.Image | np.ndarray, box: Box, outlines: Sequence[Outline], room: tuple[int, int]) -> Backdrop:
+        """Bring a photo to the largest size that fits into so many pixels down and across; pixels of a small one stay visible."""
+        image = (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).convert("RGB")
+        share = min(room[0] / image.height, room[1] / image.width)
+        share = int(share) if share >= 2 else share
+        size = max(1, round(image.width * share)), max(1, round(image.height * share))
+        resampling = Image.Resampling.NEAREST if share >= 2 else Image.Resampling.LANCZOS
+        factors = size[0] / image.width, size[1] / image.height
+        moved = [(_scaled(outline, factors), dashed) for outline, dashed in outlines]
+        return cls(image.resize(size, resampling, reducing_gap=3.0), _scaled(box, factors), tuple(moved))
+
+    def fitted(self, room: tuple[int, int]) -> Backdrop:
+        """Return the same in another size."""
+        return Backdrop.of(self.photo, self.box, self.outlines, room)
+
+    def plain(self) -> np.ndarray:
+        """Return the photo, (H, W, 3) uint8: pale where the network does not see it, and outlined."""
+        return self._finished(self.photo)
+
+    def under(self, values: np.ndarray, limit: float) -> np.ndarray:
+        """Return the photo in grey under a map, (h, w); the colours go from 0, which is transparent, to `limit`."""
+        return self._finished(overlay(self.photo.convert("L"), values, self.box, limit=limit))
+
+    def _finished(self, image: Image.Image) -> np.ndarray:
+        framed = Image.fromarray(_veiled(np.array(image), self.box))
+        for outline, dashed in self.outlines:
+            _outline(ImageDraw.Draw(framed), outline, dashed)
+        return np.array(framed)
+
+
+def _scaled(box: Box, factors: tuple[float, float]) -> Box:
+    across, down = factors
+    return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
+def _outline(pen: ImageDraw.ImageDraw, box: Box, dashed: bool) -> None:
+    """Draw a light line between two dark ones around a box, or dashes that are light and dark in turn."""
+    left, top = round(box[0]), round(box[1])
+    right, bottom = max(left, round(box[2]) - 1), max(top, round(box[3]) - 1)
+    if not dashed:
+        pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=DARK, width=3 if min(right - left, bottom - top) > 4 else 1)
+        pen.rectangle((left, top, right, bottom), outline=LIGHT)
+        return
+    pen.rectangle((left, top, right, bottom), outline=DARK)
+    for start in range(left, right + 1, 2 * DASH):
+        for y in (top, bottom):
+            pen.line((start, y, min(start + DASH - 1, right), y), LIGHT)
+    for start in range(top, bottom + 1, 2 * DASH):
+        for x in (left, right):
+            pen.line((x, start, x, min(start + DASH - 1, bottom)), LIGHT)
 
 
 def _limit(values: np.ndarray) -> float:

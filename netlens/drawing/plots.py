@@ -4,68 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log10
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from netlens.drawing.axes import INSET, WIDE, Axis, Column
 from netlens.drawing.canvas import Canvas
 from netlens.drawing.captions import Captions, joined, significant
+from netlens.drawing.rows import BAND, PITCH, Rows
 from netlens.drawing.text import SOFT, elided, font, height, width
-from netlens.drawing.tiles import TALLEST
 
-PITCH = (2, 24)  # pixels of a layer, at least and at most
-WIDE, APART = 210, 24  # pixels of a column, and between two
-NAME, WORD = 260, 200  # pixels of a name and of a remark, at most
-INSET = 8  # pixels inside a column before its scale begins and after it ends
+__all__ = ["PITCH", "Axis", "Column", "depth_plot"]
+
+APART = 24  # pixels between two columns
 SHARPER = 3  # lines are drawn so many times larger, and reduced
-DOTTED = 6  # pixels of a layer from which on each has a dot
-TICKS = 5  # of a scale, at most
+DOTTED = 6  # pixels of a layer from which on each has a dot, and lines are strong
 LINE, ALARM, GREY, FAINT, GROUND = (45, 93, 142), (190, 30, 30), (165, 165, 165), (226, 226, 226), (250, 250, 250)
-BAND = (252, 228, 222)  # behind a marked layer
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One statistic of every layer; None where a layer has none."""
-
-    heading: str
-    values: Sequence[float | None]
-    log: bool = False  # on a scale of powers of ten, what is 0 at the very left; else a share of 0..1, in percent
-    ceiling: Sequence[float] | None = None  # what no value exceeds, in grey
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A scale across a column."""
-
-    low: float
-    high: float
-    log: bool
-    ticks: tuple[tuple[float, str], ...]
-
-    @classmethod
-    def of(cls, column: Column) -> Axis:
-        """Choose round ends, and ticks between them."""
-        if not column.log:
-            return cls(0, 1, False, ((0, "0"), (0.5, "50 %"), (1, "100 %")))
-        found = [value for value in (*column.values, *(column.ceiling or ())) if value is not None and isfinite(value)]
-        powers = [log10(value) for value in found if value > 0] or [0.0]
-        low = min(floor(min(powers)), 307)
-        high = max(min(ceil(max(powers)), 308), low + 1)  # 1e309 is no float
-        step = ceil((high - low) / (TICKS - 1))
-        return cls(low, high, True, tuple((10.0**power, significant(10.0**power)) for power in range(low, high + 1, step)))
-
-    def place(self, value: float) -> float:
-        """Return where a number stands, in pixels from the left of the column."""
-        if self.log and value <= 0:
-            return 2.0
-        share = ((log10(value) if self.log else value) - self.low) / (self.high - self.low)
-        return INSET + share * (WIDE - 2 * INSET)
+BAR, HEALTHY, GUIDE, NOTHING = (176, 203, 228), (226, 240, 226), (90, 140, 90), (232, 232, 232)  # NOTHING: where a number is missing
 
 
 def depth_plot(
-    title: str, names: Sequence[str], columns: Sequence[Column], *, subtitle: str = "", marks: Mapping[int, str] | None = None
+    title: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    subtitle: str = "",
+    footnote: str = "",
+    marks: Mapping[int, str] | None = None,
+    wide: int = WIDE,
 ) -> Image.Image:
     """Plot statistics of layers beside each other, downwards with depth.
 
@@ -76,85 +42,120 @@ def depth_plot(
         names: of the layers.
         columns: the statistics, a value for each layer.
         subtitle: below the title.
+        footnote: below the plot.
         marks: layer's place -> a word; these have a band, a "!" and bold letters.
+        wide: pixels of a column.
     """
-    marks = marks or {}
-    pitch = min(max((TALLEST - 220) // max(len(names), 1), PITCH[0]), PITCH[1])
-    small, line = font(11), height(font(11))
-    labels = [f"! {name}" if index in marks else name for index, name in enumerate(names)]
-    left = min(NAME, max((width(label, font(11, bold=True)) for label in labels), default=0)) + 12
-    right = min(WORD, max((width(word, small) for word in marks.values()), default=-18) + 18)
-    axes = [Axis.of(column) for column in columns]
-    tall, wide = len(names) * pitch, left + len(columns) * (WIDE + APART) - APART + max(right, 0)
+    rows, line = Rows.of(names, marks or {}), height(font(11))
+    plots = [_Plot(column, Axis.of(column), rows, wide) for column in columns]
+    across = rows.left + len(columns) * (wide + APART) - APART + rows.right
 
     def draw(canvas: Canvas, x: int, y: int) -> None:
         y += 2 * line + 4
-        for index in marks:
-            canvas.paste(x, y + index * pitch, np.full((pitch, wide, 3), BAND, np.uint8))
-        for place, (column, axis) in enumerate(zip(columns, axes, strict=True)):
-            start = x + left + place * (WIDE + APART)
-            canvas.write(start, y - 2 * line - 4, elided(column.heading, font(11, bold=True), WIDE), font(11, bold=True))
-            canvas.paste(start, y, _curve(column, axis, pitch, marks))
-            for top in (y - line - 1, y + tall + 3):
-                _write_ticks(canvas, start, top, axis)
-        for index in _legible(len(names), pitch, line, marks):
-            top = y + index * pitch + (pitch - line) // 2
-            face = font(11, bold=index in marks)
-            canvas.write(x, top, elided(labels[index], face, left - 12), face)
-            if index in marks:
-                canvas.write(x + wide - right + 12, top, elided(marks[index], small, right - 12), small)
+        rows.write(canvas, x, y, across)
+        for place, plot in enumerate(plots):
+            plot.write(canvas, x + rows.left + place * (wide + APART), y)
 
-    zeros = any(column.log and any(value == 0 for value in column.values) for column in columns)
-    foot = joined("at the very left, hollow: exactly 0" if zeros else "", "!: a finding is about it" if marks else "")
-    return Captions(title, subtitle, foot).page((tall + 3 * line + 10, wide), draw, None)
+    zeros = any(column.log and 0 in column.values for column in columns)
+    gaps = ", ".join(dict.fromkeys(word for column in columns for _, _, word in column.gaps()))
+    foot = joined(
+        "at the very left, hollow: exactly 0" if zeros else "",
+        f"on grey ground: {gaps}" if gaps else "",
+        footnote,
+        "!: a finding is about it" if marks else "",
+    )
+    return Captions(title, subtitle, foot).page((rows.tall + 3 * line + 10, across), draw, None)
 
 
-def _legible(count: int, pitch: int, line: int, marks: Mapping[int, str]) -> list[int]:
-    """Choose the names that are written: marked ones first, then every one, every 2nd, 4th ... none upon another."""
-    step = 1
-    while step * pitch < line - 1:
-        step *= 2
-    chosen: list[int] = []
-    for index in (*sorted(marks), *range(0, count, step)):
-        if all(abs(index - other) * pitch >= line - 1 for other in chosen):
-            chosen.append(index)
-    return chosen
+Point = tuple[int, float, tuple[float, float]]  # place of the layer, its number, and where it stands, enlarged
 
 
-def _write_ticks(canvas: Canvas, x: int, y: int, axis: Axis) -> None:
-    small = font(10)
-    for value, text in axis.ticks:
-        place = round(axis.place(value) - width(text, small) / 2)
-        canvas.write(x + min(max(place, 0), WIDE - width(text, small)), y, text, small, SOFT)
+@dataclass(frozen=True, slots=True)
+class _Plot:
+    """One column on a page."""
 
+    column: Column
+    axis: Axis
+    rows: Rows
+    wide: int
 
-def _curve(column: Column, axis: Axis, pitch: int, marks: Mapping[int, str]) -> np.ndarray:
-    """Draw one column, (layers * pitch, WIDE, 3)."""
-    tall = len(column.values) * pitch
-    image = Image.new("RGB", (WIDE * SHARPER, max(tall, 1) * SHARPER), GROUND)
-    pen = ImageDraw.Draw(image)
-    for index in marks:
-        pen.rectangle((0, index * pitch * SHARPER, WIDE * SHARPER, (index + 1) * pitch * SHARPER - 1), BAND)
-    for value, _ in axis.ticks:
-        across = axis.place(value) * SHARPER
-        pen.line((across, 0, across, image.height), FAINT, SHARPER)
-    points = _points(column.values, axis, pitch)
-    for line, colour, thick in ((_points(column.ceiling or (), axis, pitch), GREY, SHARPER), (points, LINE, 2 * SHARPER - 1)):
+    def place(self, value: float) -> float:
+        """Return where a number stands, in pixels from the left of the column."""
+        return self.axis.place(value, self.wide)
+
+    def write(self, canvas: Canvas, x: int, y: int) -> None:
+        """Draw the column, its heading and its scale; (x, y) is the corner of its first layer."""
+        line, bold = height(font(11)), font(11, bold=True)
+        canvas.write(x, y - 2 * line - 4, elided(self.column.heading, bold, self.wide), bold)
+        canvas.paste(x, y, self._pixels())
+        for top in (y - line - 1, y + self.rows.tall + 3):
+            self._ticks(canvas, x, top)
+        for start, end, word in self.column.gaps():
+            if (end - start) * self.rows.pitch >= line:
+                down = y + ((start + end) * self.rows.pitch - line) // 2
+                canvas.write(x + (self.wide - width(word, font(11))) // 2, down, word, font(11), SOFT)
+        for index, value in enumerate(self.column.values if self.column.bars else ()):
+            if value is not None:
+                canvas.write(x + INSET + 4, y + index * self.rows.pitch + (self.rows.pitch - line) // 2, significant(value), font(11))
+
+    def _ticks(self, canvas: Canvas, x: int, y: int) -> None:
+        small = font(10)
+        for value, text in self.axis.ticks:
+            place = round(self.place(value) - width(text, small) / 2)
+            canvas.write(x + min(max(place, 0), self.wide - width(text, small)), y, text, small, SOFT)
+
+    def _pixels(self) -> np.ndarray:
+        """Draw the column, (layers * pitch, wide, 3)."""
+        image = Image.new("RGB", (self.wide * SHARPER, max(self.rows.tall, 1) * SHARPER), GROUND)
+        pen = ImageDraw.Draw(image)
+        self._ground(pen, image.height)
+        points = self._points(self.column.values)
+        if self.column.bars:
+            self._bars(pen, points)
+        else:
+            self._curve(pen, self._points(self.column.ceiling), GREY, SHARPER + 1)
+            self._curve(pen, points, LINE, 2 * SHARPER - 1 if self.rows.pitch >= DOTTED else SHARPER)
+            self._dots(pen, points)
+        return np.asarray(image.reduce(SHARPER))[: self.rows.tall]
+
+    def _ground(self, pen: ImageDraw.ImageDraw, tall: int) -> None:
+        pitch, right = self.rows.pitch * SHARPER, self.wide * SHARPER
+        if self.column.healthy:
+            low, high = (self.place(value) * SHARPER for value in self.column.healthy)
+            pen.rectangle((low, 0, high, tall), HEALTHY)
+        for index in self.rows.marks:
+            pen.rectangle((0, index * pitch, right, (index + 1) * pitch - 1), BAND)
+        for start, end, _ in self.column.gaps():
+            pen.rectangle((0, start * pitch, right, end * pitch - 1), NOTHING)
+        for value, _ in self.axis.ticks:
+            across = self.place(value) * SHARPER
+            pen.line((across, 0, across, tall), FAINT, SHARPER)
+        if self.column.guide is not None:
+            across = self.place(self.column.guide) * SHARPER
+            for top in range(0, tall, 8 * SHARPER):
+                pen.line((across, top, across, top + 4 * SHARPER), GUIDE, SHARPER)
+
+    def _curve(self, pen: ImageDraw.ImageDraw, points: Sequence[Point], colour: tuple[int, int, int], thick: int) -> None:
+        line = [place for _, _, place in points]
         if len(line) > 1:
-            pen.line([point for _, _, point in line], colour, thick, joint="curve")
-    for index, value, (across, down) in points:
-        if pitch >= DOTTED or index in marks or len(points) == 1:
-            size = (3.5 if index in marks else 2.5) * SHARPER
-            colour = ALARM if index in marks else LINE
-            hollow = axis.log and value <= 0
-            pen.ellipse((across - size, down - size, across + size, down + size), GROUND if hollow else colour, colour, SHARPER)
-    return np.asarray(image.reduce(SHARPER))[:tall]
+            pen.line(line, colour, thick, joint="curve")
 
+    def _dots(self, pen: ImageDraw.ImageDraw, points: Sequence[Point]) -> None:
+        for index, value, (across, down) in points:
+            marked = index in self.rows.marks
+            if self.rows.pitch >= DOTTED or marked or len(points) == 1:
+                size, colour = (3.5 * SHARPER, ALARM) if marked else (2.5 * SHARPER, LINE)
+                hollow = self.axis.log and value <= 0
+                pen.ellipse((across - size, down - size, across + size, down + size), GROUND if hollow else colour, colour, SHARPER)
 
-def _points(values: Sequence[float | None], axis: Axis, pitch: int) -> list[tuple[int, float, tuple[float, float]]]:
-    """Return the places of the finite values, enlarged."""
-    return [
-        (index, value, (axis.place(value) * SHARPER, (index + 0.5) * pitch * SHARPER))
-        for index, value in enumerate(values)
-        if value is not None and isfinite(value)
-    ]
+    def _bars(self, pen: ImageDraw.ImageDraw, points: Sequence[Point]) -> None:
+        start, half = self.place(0) * SHARPER, self.rows.pitch * SHARPER * 0.36
+        for _, _, (across, down) in points:
+            pen.rectangle((min(start, across), down - half, max(start, across), down + half), BAR, LINE)
+
+    def _points(self, values: Sequence[float | None]) -> list[Point]:
+        return [
+            (index, value, (self.place(value) * SHARPER, (index + 0.5) * self.rows.pitch * SHARPER))
+            for index, value in enumerate(values)
+            if value is not None and np.isfinite(value)
+        ]

@@ -80,7 +80,8 @@ class _Strip:
         count, tall, wide = tiles.values.shape[:3]
         lines = form.lines * (form.side + form.gap) - form.gap
         zoom = within((tall, wide), (lines, form.width - 2) if count == 1 else (form.side, min(4 * form.side, form.width - 2)))
-        down, across = (Axis(side, form.gap) for side in zoom.size((tall, wide)))
+        apart = form.gap if tiles.gaps is None else form.gap + 8  # filters are further apart than the panels of one
+        down, across = (Axis(side, gap) for side, gap in zip(zoom.size((tall, wide)), (form.gap, apart), strict=True))
         columns = min(count, across.most(form.width - 2))
         shown = min(count, columns * down.most(lines))
         painter = Painter.of(replace(tiles, values=tiles.values[:shown]), section.scale, zoom)
@@ -96,7 +97,7 @@ class _Strip:
     def draw(self, canvas: Canvas, x: int, y: int, room: int, in_rgb: bool) -> None:
         """Draw the title and the tiles."""
         face = font(11)
-        note = self._note(max(room - width(self.section.title, face), room // 2) - 10)
+        note = self._note(max(room - width(self.section.title, face), room // 4) - 10)
         title = elided(self.section.title, face, room - width(note, face) - 10)
         canvas.write(x, y, title, face)
         canvas.write(x + width(title, face) + 10, y, note, face, SOFT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from netlens.errors import InputError
 from netlens.loading.datasets import open_data, parse_data
+from netlens.loading.images import open_image
 from netlens.loading.input_specs import InputSpec
 from netlens.loading.inputs import default_inputs, make_inputs
 from netlens.loading.named import NamedModel
@@ -33,6 +34,7 @@ class Batch:
     kwargs: dict[str, Any]
     paths: tuple[Path, ...] = ()  # of the pictures
     geometries: tuple[Geometry, ...] = ()  # where each input lies on its picture
+    name: str = ""  # of a single sample that is made of several pictures: a clip
 
     @property
     def size(self) -> int:
@@ -52,20 +54,39 @@ class Samples:
     notes: Callable[[], tuple[str, ...]] = tuple  # on the samples; complete when all have been read
 
 
-def of_pictures(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int) -> Samples:
-    """Pictures, prepared when they are needed."""
+def of_pictures(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int, *, mixed: bool = False) -> Samples:
+    """Pictures, prepared when they are needed.
 
+    Args:
+        paths: of the files.
+        preprocessing: how they become inputs.
+        batch_size: at most so many in one call.
+        mixed: where inputs differ in size, begin another batch; else they may not.
+    """
     notes = dict.fromkeys([f"nobody said the {listed(preprocessing.assumed)} of the input: assumed"] if preprocessing.assumed else [])
 
     def batches() -> Iterator[Batch]:
-        for start in range(0, len(paths), batch_size):
-            part = tuple(paths[start : start + batch_size])
+        for part in _of_one_size(paths, preprocessing, batch_size) if mixed else _parts(paths, batch_size):
             batch = load_batch(part, preprocessing)
             notes.update(dict.fromkeys(batch.notes))
             yield Batch((batch.tensor,), {}, part, batch.geometries)
 
     name = listed((path.name for path in paths), most=3)
     return Samples(name, batches, len(paths), preprocessing=preprocessing, notes=lambda: tuple(notes))
+
+
+def _parts(paths: Sequence[Path], most: int) -> Iterator[tuple[Path, ...]]:
+    for start in range(0, len(paths), most):
+        yield tuple(paths[start : start + most])
+
+
+def _of_one_size(paths: Sequence[Path], preprocessing: Preprocessing, most: int) -> Iterator[tuple[Path, ...]]:
+    """Yield neighbours whose inputs have one size; only where the framing crops nothing, sizes are looked up."""
+    if preprocessing.framing.crop is not None:
+        yield from _parts(paths, most)
+        return
+    for _, run in groupby(paths, key=lambda path: preprocessing.framing.resized(*open_image(path).image.size[::-1])):
+        yield from _parts(tuple(run), most)
 
 
 def of_inputs(texts: Sequence[InputSpec | Path], model: nn.Module, batch_size: int) -> Samples:
@@ -88,14 +109,14 @@ def of_inputs(texts: Sequence[InputSpec | Path], model: nn.Module, batch_size: i
     return _split(Samples(name, lambda: iter(()), None, random=not files, notes=lambda: notes), Batch(args, kwargs), batch_size)
 
 
-def of_nothing(named: NamedModel, model: nn.Module, batch_size: int) -> Samples:
-    """Random numbers of the shape that the model itself tells.
+def of_nothing(named: NamedModel, model: nn.Module, batch_size: int, count: int = RANDOM_SAMPLES) -> Samples:
+    """Random numbers of the shape that the model itself tells, `count` samples where that shape has one.
 
     Raises:
         InputError: nothing tells.
     """
     candidate = default_inputs(named, model)[0]
-    specs = [_several(spec) for spec in candidate.specs]
+    specs = [_several(spec, count) for spec in candidate.specs]
     args, kwargs, notes = make_inputs(specs, model, torch.device("cpu"))
     name = f"random numbers of shape {' '.join(map(str, specs))} ({candidate.source})"
     return _split(Samples(name, lambda: iter(()), None, random=True, notes=lambda: notes), Batch(args, kwargs), batch_size)
@@ -119,7 +140,7 @@ def of_data(text: str, model: nn.Module, preprocessing: Preprocessing | None, ba
     def batches() -> Iterator[Batch]:
         for batch in data.batches(batch_size, preprocessing, limit):
             args, kwargs = batch.arguments_for(model)
-            yield Batch(args, kwargs)
+            yield Batch(args, kwargs, labels=batch.answers)
 
     count = data.length if limit is None or data.length is None else min(limit, data.length)
     prepared = preprocessing if isinstance(parse_data(text), Path) else None
@@ -138,9 +159,9 @@ def _saved(files: Sequence[Path]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(args), kwargs
 
 
-def _several(spec: InputSpec) -> InputSpec:
+def _several(spec: InputSpec, count: int) -> InputSpec:
     """Ask for several samples where a default has one."""
-    return replace(spec, shape=(RANDOM_SAMPLES, *spec.shape[1:])) if len(spec.shape) > 1 and spec.shape[0] == 1 else spec
+    return replace(spec, shape=(count, *spec.shape[1:])) if len(spec.shape) > 1 and spec.shape[0] == 1 else spec
 
 
 def _split(samples: Samples, whole: Batch, batch_size: int) -> Samples:

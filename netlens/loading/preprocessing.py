@@ -37,6 +37,29 @@ class Framing:
         """Return the framing of `--size`: as large as covers the input, then the middle of it."""
         return cls("shorter" if height == width else "cover", (height, width), (height, width))
 
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of a photo after the resize, rounded as torchvision (shorter) and timm (cover, contain) round.
+
+        Raises:
+            InputError: it is so narrow that the resized one would fill the memory.
+        """
+        target = self.target
+        if self.resize == "none":
+            return height, width
+        if self.resize == "stretch":
+            return target
+        if self.resize == "shorter":
+            longer = int(target[0] * max(height, width) / min(height, width))
+            found = (longer, target[0]) if height > width else (target[0], longer)
+        else:
+            ratios = (height / target[0], width / target[1])
+            ratio = min(ratios) if self.resize == "cover" else max(ratios)
+            found = max(1, round(height / ratio)), max(1, round(width / ratio))
+        if found[0] * found[1] > MOST_PIXELS:
+            what = f"a picture {height} pixels high and {width} wide would be resized to {found[0]} x {found[1]}"
+            raise InputError(what, hint="cut out the part that the model shall see")
+        return found
+
     def __str__(self) -> str:
         height, width = self.target
         how = {
@@ -120,7 +143,7 @@ def preprocess(image: Image.Image, preprocessing: Preprocessing) -> Prepared:
     import torch
 
     framing = preprocessing.framing
-    resized = _resized(framing, image.height, image.width)
+    resized = framing.resized(image.height, image.width)
     crop = framing.crop or resized
     top, left = (_offset(size, kept) for size, kept in zip(resized, crop, strict=True))
     pixels = _pixels(image.convert(MODES[preprocessing.channels]), resized, framing)
@@ -163,26 +186,6 @@ def load_batch(paths: Iterable[Path], preprocessing: Preprocessing) -> Batch:
         raise InputError(what, hint=f"make them equal, like --size {height},{width}, or give one picture at a time")
     notes = tuple(note for _, notes in pictures for note in notes)
     return Batch(torch.stack([picture.tensor for picture, _ in pictures]), tuple(picture.geometry for picture, _ in pictures), notes)
-
-
-def _resized(framing: Framing, height: int, width: int) -> tuple[int, int]:
-    """Return height and width after the resize, rounded as torchvision (shorter) and timm (cover, contain) round."""
-    target = framing.target
-    if framing.resize == "none":
-        return height, width
-    if framing.resize == "stretch":
-        return target
-    if framing.resize == "shorter":
-        longer = int(target[0] * max(height, width) / min(height, width))
-        found = (longer, target[0]) if height > width else (target[0], longer)
-    else:
-        ratios = (height / target[0], width / target[1])
-        ratio = min(ratios) if framing.resize == "cover" else max(ratios)
-        found = max(1, round(height / ratio)), max(1, round(width / ratio))
-    if found[0] * found[1] > MOST_PIXELS:
-        what = f"a picture {height} pixels high and {width} wide would be resized to {found[0]} x {found[1]}"
-        raise InputError(what, hint="cut out the part that the model shall see")
-    return found
 
 
 def _offset(size: int, crop: int) -> int:

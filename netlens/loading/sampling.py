@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netlens.errors import InputError
 from netlens.loading import feeding
@@ -16,24 +18,26 @@ from netlens.loading.preprocessing import MODES, Preprocessing
 from netlens.loading.preprocessing_sources import choose_preprocessing
 from netlens.loading.valued import Valued
 from netlens.probing.leaves import leaves
+from netlens.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def samples_of(asked: AskedSamples, model: AskedModel, found: Valued) -> Samples:
+def samples_of(asked: AskedSamples, model: AskedModel, found: Valued, *, mixed: bool = False) -> Samples:
     """Open what is asked for; pictures are prepared as the model's values were trained.
 
     Args:
         asked: what goes in.
         model: what the model was named by: its checkpoint may say how pictures are prepared.
         found: that model.
+        mixed: inputs of pictures may differ in size, from batch to batch.
 
     Raises:
         NetlensError: there is no such thing, or the model does not take it.
     """
     if asked.images:
-        return feeding.of_pictures(asked.images, _preprocessing(asked, model, found), asked.batch_size)
+        return feeding.of_pictures(asked.images, _preprocessing(asked, model, found), asked.batch_size, mixed=mixed)
     if asked.data is not None:
         try:
             preprocessing = _preprocessing(asked, model, found)
@@ -45,22 +49,48 @@ def samples_of(asked: AskedSamples, model: AskedModel, found: Valued) -> Samples
     return feeding.of_nothing(found.named, found.model, asked.batch_size)
 
 
+def films(model: nn.Module) -> bool:
+    """Tell whether a model takes films, (N, C, T, H, W): its first convolution has three dimensions."""
+    return isinstance(next((module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)), None), nn.Conv3d)
+
+
+def clip_of(asked: AskedSamples, model: AskedModel, found: Valued) -> Samples:
+    """Take all pictures, in their order, as the frames of one clip, (1, C, T, H, W).
+
+    Raises:
+        NetlensError: as for `samples_of`.
+    """
+    whole = feeding.of_pictures(asked.images, _preprocessing(asked, model, found), len(asked.images))
+    name = f"{asked.images[0].name} to {asked.images[-1].name}" if len(asked.images) > 1 else asked.images[0].name
+
+    def batches() -> Iterator[Batch]:
+        for batch in whole.batches():
+            yield replace(batch, args=(batch.args[0].transpose(0, 1)[None],), name=name)
+
+    def notes() -> tuple[str, ...]:
+        return (*whole.notes(), f"the model takes films: {counted(len(asked.images), 'picture')} as the frames of one clip")
+
+    return replace(whole, name=name, batches=batches, count=1, notes=notes)
+
+
 def _preprocessing(asked: AskedSamples, model: AskedModel, found: Valued) -> Preprocessing:
     archive = model.checkpoint.archive if model.checkpoint else None
     return choose_preprocessing(found.named, found.model, archive=archive, size=asked.size, mean=asked.mean, std=asked.std)
 
 
 def seen(batch: Batch, preprocessing: Preprocessing | None, most: int) -> tuple[np.ndarray, ...]:
-    """Return what the network sees of the first samples, each (H, W, 3) uint8; () where it sees no pictures.
+    """Return what the network sees of the first samples, each (H, W, 3) uint8; of films (T, H, W, 3); () where it sees no pictures.
 
     Args:
-        batch: on the CPU; its first tensor is looked at, (N, C, H, W).
+        batch: on the CPU; its first tensor is looked at, (N, C, H, W) or (N, C, T, H, W).
         preprocessing: is undone; without one, black is the least value and white the greatest.
         most: at most so many samples.
     """
     values = next((tensor for _, tensor in leaves((batch.args, batch.kwargs))), None)
-    if values is None or values.dim() != 4 or values.shape[1] not in MODES or not values.is_floating_point():
+    if values is None or values.dim() not in (4, 5) or values.shape[1] not in MODES or not values.is_floating_point():
         return ()
+    if values.dim() == 5:
+        return tuple(_pixels(film.transpose(0, 1).float(), preprocessing).numpy() for film in values[:most])
     return tuple(_pixels(values[:most].float(), preprocessing).numpy())
 
 

@@ -129,7 +129,7 @@ class _Watcher(TorchFunctionMode):
         given = (*args, *kwargs.values())
         with torch._C.DisableTorchFunction():
             after_norm = self._after_norm(given)
-            before = {_state(value): value.shape for value in given if isinstance(value, Tensor)} if _is_leaf(module) else {}
+            before = {_state(value): value.shape for value in given if isinstance(value, Tensor)} if frame.quiet else {}
         self._frame = frame
         try:
             result = original(module, *args, **kwargs)
@@ -142,7 +142,9 @@ class _Watcher(TorchFunctionMode):
                 name = ".".join(filter(None, (frame.place.path, part if len(parts) > 1 else "")))
                 function, same = _function(frame, state, kind), self._known(state)
                 output = Output(name, kind, module, tensor, after_norm, function, part, given=given, call=call, same_as=same)
-                if not self._is_old(tensor, state, before, _is_leaf(module) and frame.quiet):
+                # A leaf may hand on what it was given, a container what a module inside it returned.
+                told = state is not None and state[1] is not None  # whether it was written
+                if not (told and before.get(state) == tensor.shape if frame.quiet else same):
                     self._report(output, caller)
                 elif same and self._again is not None:
                     self._again(self._named(output, caller))
@@ -154,14 +156,6 @@ class _Watcher(TorchFunctionMode):
             return False
         plain = module is not self._model and next(module.parameters(recurse=False), None) is None
         return plain or type(module).__module__.startswith("torch.nn.")
-
-    def _is_old(self, tensor: Tensor, state: State | None, before: dict[State | None, torch.Size], quiet: bool) -> bool:
-        """Tell whether a result was there before: handed on by a leaf, or reported inside a container."""
-        if state is None:
-            return False
-        if quiet:
-            return state[1] is not None and before.get(state) == tensor.shape
-        return bool(self._known(state))
 
     def _known(self, state: State | None) -> str:
         """Return the name under which a tensor in this state was reported, or ""."""

@@ -25,6 +25,7 @@ FIVE = ("report.py", "measure.py", "rules.py", "show.py", "command.py")
 HEAVY = {"torch", "torchvision", "numpy", "PIL", "matplotlib"}
 
 NETS = """
+import torch
 from torch import nn
 
 
@@ -36,6 +37,17 @@ class Net(nn.Module):
     def forward(self, x):
         print("printed by the model")
         return self.fc(x)
+
+
+class Classes(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+class Trained(Classes):
+    def __init__(self):
+        torch.manual_seed(0)  # the same weights every time, as of a model that loads them itself
+        super().__init__()
 
 
 class Conv(nn.Conv2d):
@@ -113,6 +125,34 @@ EXAMPLES = {
             "featuremaps nets.py:Conv --input 4,3,16,16 --layer layer5",
             "featuremaps nets.py:Conv --input 4,4,16,16",
             "featuremaps nets.py:Conv --input 4,3,16,16 --device cuda:99",
+        ),
+    ),
+    "gradcam": Example(
+        good="gradcam nets.py:Trained --input 2,3,16,16",
+        finding="gradcam nets.py:Classes --input 2,3,16,16 --fail-on warning",  # it has learned nothing
+        early=(
+            "gradcam",
+            "gradcam nets.py:Classes",
+            "gradcam nets.py:Classes --no-such-option",
+            "gradcam missing.py:Classes --input 1,3,16,16",
+            "gradcam nets.py:Classes --image missing.png",
+            "gradcam nets.py:Classes --image nets.py",
+            "gradcam nets.py:Classes --input 1,x",
+            "gradcam nets.py:Classes --input 1,3,16,16 --method gradcat",
+            "gradcam nets.py:Classes --input 1,3,16,16 --names missing.txt",
+            "gradcam nets.py:Classes --input 1,3,16,16 --boxes missing.json",
+            "gradcam nets.py:Classes --input 1,3,16,16 --point here",
+            "gradcam nets.py:Classes --input 1,3,16,16 --scale huge",
+            "gradcam nets.py:Classes --input 1,3,16,16 --device meta",
+            "gradcam nets.py:Classes --input 1,3,16,16 --out nets.py",
+        ),
+        late=(
+            "gradcam nets.py:Classess --input 1,3,16,16",
+            "gradcam nets.py:Classes --input 1,3,16,16 --layer layer5",
+            "gradcam nets.py:Classes --input 1,3,16,16 --target 3",
+            "gradcam nets.py:Classes --input 1,3,16,16 --target cat",
+            "gradcam nets.py:Classes --input 1,4,16,16",
+            "gradcam nets.py:Classes --input 1,3,16,16 --method legrad",
         ),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from netlens.errors import UsageError
 from netlens.lenses.gradcam.choices import METHODS, Method
-from netlens.lenses.gradcam.explorer import Explorer, Settings
+from netlens.lenses.gradcam.explorer import Explorer
 from netlens.lenses.gradcam.report import GradcamReport, Run
+from netlens.lenses.gradcam.settings import Settings
 from netlens.loading.class_names import ClassNames, class_names
 from netlens.loading.feeding import Batch
 from netlens.loading.placing import dtype_of
@@ -59,7 +61,7 @@ def gradcam(
         raise UsageError("there is no tensor to look at", hint="give the model's input, such as a batch of pictures (N, C, H, W)")
     given = None if names is None else ClassNames(tuple(map(str, names)), "names")
     with untouched(model), in_eval_mode(model):
-        explorer = Explorer(inner(model), settings, lambda classes: class_names(classes, given=given, model=model), torch.enable_grad)
+        explorer = Explorer(inner(model), settings, lambda classes: class_names(classes, given=given, model=model), ExitStack)
         explorer.add(Batch(args, named), (args, named), None)
         explorer.finish(None)
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from netlens.lenses.gradcam.measure import Plan
 
 Tell = Callable[[str, int, int, float], object]  # title, passes that are done, passes of all samples left, seconds of those that are done
-COPIES = 256  # of a layer's output with a channel taken away, in one pass through what follows
-ELEMENTS = 1 << 24  # in such copies: 64 MiB
+COPIES = 1024  # of a layer's output with a channel taken away, in one pass through what follows
+ELEMENTS = 1 << 25  # in such copies: 128 MiB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,24 +117,37 @@ def ablation_maps(asking: Asking, site: Site, activation: Tensor, plan: Plan) ->
 
     Args as for `score_maps`.
     """
-    whole = asking.scores()[:, 0].tolist()
-    kept = _Kept("Ablation-CAM", asking, len(activation))
-    chunk = max(1, min(COPIES, ELEMENTS // max(1, activation.numel())))
-
-    def ask(channels: list[int], count: int) -> Tensor:
-        try:
-            with replaced(asking.model, site, lambda output: without_channels(output, site.layout, channels)):
-                found = asking.scores()
-            if found.shape[1] == count:
-                return found
-        except RuntimeError:  # the copies meet what was computed beside the layer, for one sample
-            pass
-        with replaced(asking.model, site, lambda output: without_channels(_first(output, site, count), site.layout, channels)):
-            return asking.scores(count)
-
+    active = activation.flatten(1).ne(0).any(1).nonzero().view(-1)
+    whole = torch.full((len(asking.targets),), torch.nan)
+    scores = whole[:, None].repeat(1, len(activation))
+    start, done = perf_counter(), 0
+    for channels in active.split(max(1, min(COPIES, ELEMENTS // max(1, activation.numel())))):
+        found = _ablated(asking, site, channels.tolist()).to(scores.device)
+        whole, scores[:, channels.to(scores.device)] = found[:, -1], found[:, :-1].to(scores.dtype)
+        done += len(channels)
+        asking.tell("Ablation-CAM", done, len(active) * asking.left, perf_counter() - start)
     return [
-        ablationcam(activation, kept.of(target, ask), score, chunk=chunk) for target, score in zip(range(len(whole)), whole, strict=True)
+        ablationcam(activation, own.to(activation.device).__getitem__, float(score), chunk=len(activation))
+        for own, score in zip(scores, whole, strict=True)
     ]
+
+
+def _ablated(asking: Asking, site: Site, channels: list[int]) -> Tensor:
+    """Return the scores without each of these channels, and in the same pass, as their differences are small, with all: (T, M + 1)."""
+
+    def copies(output: Tensor) -> Tensor:
+        return torch.cat([without_channels(output, site.layout, channels), output], site.layout.batch_axis)
+
+    count = len(channels) + 1
+    try:
+        with replaced(asking.model, site, copies):
+            found = asking.scores()
+        if found.shape[1] == count:
+            return found
+    except RuntimeError:  # the copies meet what was computed beside the layer, for one sample
+        pass
+    with replaced(asking.model, site, lambda output: copies(_first(output, site, count))):
+        return asking.scores(count)
 
 
 def _first(output: Tensor, site: Site, count: int) -> Tensor:

@@ -24,8 +24,8 @@ from netlens.loading.suggest import check_choice
 if TYPE_CHECKING:
     from netlens.cli.arrays import Arrays
     from netlens.cli.pictures import Pictures
-    from netlens.lenses.gradcam.explorer import Settings
     from netlens.lenses.gradcam.run import Ran
+    from netlens.lenses.gradcam.settings import Settings
     from netlens.loading.boxes import Boxes
     from netlens.loading.class_names import ClassNames
 
@@ -99,7 +99,7 @@ class Request:
     @property
     def settings(self) -> Settings:
         """What is asked of the maps; torch is imported by this."""
-        from netlens.lenses.gradcam.explorer import Settings
+        from netlens.lenses.gradcam.settings import Settings
 
         return Settings(
             methods=self.methods,

@@ -12,8 +12,9 @@ from torch import nn
 
 from netlens.errors import NetlensError
 from netlens.lenses.gradcam.album import Scene
-from netlens.lenses.gradcam.explorer import Explorer, Settings
+from netlens.lenses.gradcam.explorer import Explorer
 from netlens.lenses.gradcam.report import GradcamReport, Run
+from netlens.lenses.gradcam.settings import Settings
 from netlens.lenses.gradcam.targets import embeddings
 from netlens.loading import feeding
 from netlens.loading.class_names import ClassNames, class_names

@@ -46,8 +46,9 @@ class Classes(nn.Sequential):
 
 class Trained(Classes):
     def __init__(self):
-        torch.manual_seed(0)  # the same weights every time, as of a model that loads them itself
         super().__init__()
+        for parameter in self.parameters():  # the same every time, as of a model that loads them itself
+            parameter.data = torch.arange(parameter.numel()).sin().view_as(parameter)
 
 
 class Conv(nn.Conv2d):

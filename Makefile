@@ -1,7 +1,7 @@
 # make demo       see what netlens does, on a fresh machine: creates .venv, installs, runs
 # make test       lint, type-check and tests;  make test-all: with the sweeps over whole registries
 # make lint       only lint and type-check
-# make bench      netlens beside torchinfo, fvcore, torch.load and matplotlib: time and memory
+# make bench      netlens beside torchinfo, fvcore, torch.load, matplotlib, pytorch-grad-cam, torchcam and captum: time and memory
 # make clean      remove caches and outputs; .venv stays
 #
 # Another Python: make PYTHON=python3.12 demo
@@ -37,6 +37,9 @@ demo: $(VENV)/.installed
 	echo; echo "# What does each layer see? And which one is sick?"; \
 	run 0 featuremaps sample_models/shapes.py:ShapeNet --checkpoint sample_models/weights/shapenet.safetensors --image sample_models/scenes; \
 	run 1 featuremaps sample_models/sick.py:dead_relu --image sample_models/scenes --no-pictures --layer 'layer2*'; \
+	echo; echo "# Where does it look when it says ring? By three methods, one of which knows no class, against the box that is known"; \
+	run 0 gradcam sample_models/shapes.py:ShapeNet --checkpoint sample_models/weights/shapenet.safetensors \
+	  --image sample_models/scenes/08-triangle-ring.png --target ring --method gradcam,layercam,eigencam --boxes sample_models/scenes/boxes.json; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \
@@ -59,6 +62,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks.checkpoints
 	$(BIN)/python -m tests.benchmarks.grids
 	$(BIN)/python -m tests.benchmarks.activations
+	$(BIN)/python -m tests.benchmarks.cams
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache netlens-out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from glob import has_magic
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HOW = "name a folder of pictures, or a Dataset, a DataLoader or a function that returns one: package.module:name or file.py:name"
 NO_ARGUMENTS = "write a function without arguments that returns what you want, and name that"
 Stream = Callable[["Reader", int, "int | None"], "Iterator[DataBatch]"]
+Pick = Callable[["Reader", Sequence[int]], "DataBatch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Data:
     classes: tuple[str, ...] | None
     stream: Stream
     remarks: Counter[str] = field(default_factory=Counter)
+    pick: Pick | None = None  # reads samples by their indices; None: they come one after the other
 
     def batches(self, batch_size: int, preprocessing: Preprocessing | None, limit: int | None = None) -> Iterator[DataBatch]:
         """Yield the samples in their order, `batch_size` at a time; batches that come as such keep their size.
@@ -51,6 +53,17 @@ class Data:
 
         self.remarks.clear()
         yield from self.stream(Reader(self.name, preprocessing, self.remarks), batch_size, limit)
+
+    def picked(self, indices: Sequence[int], preprocessing: Preprocessing | None) -> DataBatch:
+        """Read the samples with these indices as one batch; only where `pick` is not None.
+
+        Raises:
+            InputError, FileProblem: a sample cannot be read, or does not fit the others.
+        """
+        from netlens.loading.samples import Reader
+
+        assert self.pick is not None
+        return self.pick(Reader(self.name, preprocessing, self.remarks), indices)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,7 +98,11 @@ def open_data(text: str) -> Data:
         NetlensError: it cannot be found, or is no data.
     """
     found = parse_data(text)
-    return _folder(text.strip()) if isinstance(found, Path) else data_of(_attribute(found), one_line(found.text))
+    if isinstance(found, Path):
+        return _folder(text.strip())
+    from netlens.loading.from_python import import_attribute
+
+    return data_of(import_attribute(found), one_line(found.text))
 
 
 def data_of(found: Any, name: str) -> Data:
@@ -97,7 +114,7 @@ def data_of(found: Any, name: str) -> Data:
     from torch.utils.data import DataLoader
 
     from netlens.loading.samples import classes_of
-    from netlens.loading.streams import indexed, streamed
+    from netlens.loading.streams import indexed, some_samples, streamed
 
     found = _called(found, name)
     if isinstance(found, Mapping):
@@ -108,7 +125,7 @@ def data_of(found: Any, name: str) -> Data:
         raise InputError(f"{name} is empty", hint="check the path that it reads from")
     if not is_loader and _by_index(found):
         assert length is not None
-        return Data(name, length, classes_of(found), partial(indexed, found, length))
+        return Data(name, length, classes_of(found), partial(indexed, found, length), pick=partial(some_samples, found))
     if not isinstance(found, Iterable) or isinstance(found, (str, Path)):
         raise InputError(f"{name} is of the type {type(found).__name__}, which holds no samples", hint=HOW)
     return Data(name, length if is_loader else None, classes_of(found), partial(streamed, found, is_loader))
@@ -116,7 +133,7 @@ def data_of(found: Any, name: str) -> Data:
 
 def _folder(text: str) -> Data:
     """Pictures in a folder; where all lie in subfolders, these are the classes."""
-    from netlens.loading.streams import pictures
+    from netlens.loading.streams import pictures, some_pictures
 
     try:
         paths = find_images([text])
@@ -125,11 +142,21 @@ def _folder(text: str) -> Data:
     folder = user_path(text)
     labelled = folder.is_dir() and all(path.parent != folder for path in paths)
     classes = tuple(sorted({path.parent.name for path in paths}, key=_natural)) if labelled else None
-    return Data(one_line(text), len(paths), classes, partial(pictures, paths, classes))
+    return Data(one_line(text), len(paths), classes, partial(pictures, paths, classes), pick=partial(some_pictures, paths, classes))
 
 
 def _natural(name: str) -> tuple[list[tuple[str, int]], str]:
     return [(letters, int(digits or -1)) for letters, digits in re.findall(r"(\D*)([0-9]*)", name.casefold())], name
+
+
+@dataclass(frozen=True, slots=True)
+class _Anew:
+    """What a generator function gives, from the start each time."""
+
+    make: Callable[[], Iterator[Any]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.make()
 
 
 def _called(found: Any, name: str) -> Any:
@@ -143,22 +170,10 @@ def _called(found: Any, name: str) -> Any:
     if missing:
         raise InputError(f"{name} needs {listed(map(repr, missing))}", hint=NO_ARGUMENTS)
     try:
-        return found()
+        made = found()
     except Exception as error:  # of the user's code
         raise raised(error, f"{name}()") from error
-
-
-def _attribute(spec: ModelSpec) -> Any:
-    from netlens.loading.from_python import import_named
-
-    found: Any = import_named(spec)
-    for part in spec.attribute.split("."):
-        known = [name for name in dir(found) if not name.startswith("_")]
-        if not hasattr(found, part):
-            where = one_line(spec.path or spec.module)
-            raise InputError(f"{where} has no {spec.attribute!r}", hint=did_you_mean(part, known, f"it has {listed(known)}"))
-        found = getattr(found, part)
-    return found
+    return _Anew(found) if isinstance(made, Iterator) else made
 
 
 def _length(found: Any) -> int | None:

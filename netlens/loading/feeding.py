@@ -35,6 +35,7 @@ class Batch:
     paths: tuple[Path, ...] = ()  # of the pictures
     geometries: tuple[Geometry, ...] = ()  # where each input lies on its picture
     name: str = ""  # of a single sample that is made of several pictures: a clip
+    labels: Any = None  # what the model shall answer, where the samples have it
 
     @property
     def size(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from netlens.errors import ModelNotBuilt, ModelNotFound, NetlensError, UsageError
+from netlens.errors import InputError, ModelNotBuilt, ModelNotFound, NetlensError, UsageError
 from netlens.loading.arguments import check_model_args
 from netlens.loading.named import NamedModel, user_line
 from netlens.loading.specs import ModelSpec, no_such_module, syntax_error
@@ -53,6 +53,22 @@ def find_python(spec: ModelSpec, model_args: Mapping[str, object]) -> NamedModel
 
 def _origin(spec: ModelSpec) -> str:
     return spec.module if spec.path is None else one_line(spec.path)
+
+
+def import_attribute(spec: ModelSpec) -> Any:
+    """Import what `spec` names, whatever it is.
+
+    Raises:
+        NetlensError: there is no such module, or nothing of that name in it.
+    """
+    found: Any = import_named(spec)
+    for part in spec.attribute.split("."):
+        known = [name for name in dir(found) if not name.startswith("_")]
+        if not hasattr(found, part):
+            where = one_line(spec.path or spec.module)
+            raise InputError(f"{where} has no {spec.attribute!r}", hint=did_you_mean(part, known, f"it has {listed(known)}"))
+        found = getattr(found, part)
+    return found
 
 
 def import_named(spec: ModelSpec) -> ModuleType:

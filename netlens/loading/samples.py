@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from netlens.errors import InputError, NetlensError
+from netlens.loading.arrays import as_image, is_array, is_image, is_part, is_picture_shape, of_array, of_numbers
 from netlens.loading.preprocessing import Preprocessing, preprocess
+from netlens.loading.sample_labels import as_tensors, class_indices, collated_labels
 from netlens.loading.tensors import forward_signature
 from netlens.loading.words import cause, listed
 from netlens.probing.leaves import leaves, map_tensors
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
 LABELS = ("labels", "label", "targets", "target", "y")  # names under which dicts hold what a model shall answer
-COLOURS = (1, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class DataBatch:
     kwargs: dict[str, Any]
     labels: Tensor | None  # (N,), class indices, where there are such
     size: int
+    answers: Any = None  # what came beside the inputs, whatever it is: a tensor with N first, a list of N, a tuple of tensors
 
     def cut(self, size: int) -> DataBatch:
         """Return the first `size` samples."""
@@ -44,7 +45,8 @@ class DataBatch:
             return tensor[:size] if tensor.shape[:1] == (self.size,) else tensor
 
         args = tuple(value[:size] if isinstance(value, list) else map_tensors(value, first) for value in self.args)
-        return DataBatch(args, map_tensors(self.kwargs, first), None if self.labels is None else first(self.labels), size)
+        answers = self.answers[:size] if isinstance(self.answers, list) else map_tensors(self.answers, first)
+        return DataBatch(args, map_tensors(self.kwargs, first), None if self.labels is None else first(self.labels), size, answers)
 
     def arguments_for(self, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what `model.forward` is called with: of a dict what it has names for, or else its first part without a name."""
@@ -71,11 +73,16 @@ class Reader:
         try:
             inputs = default_collate([inputs for inputs, _ in found])
         except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            if all(isinstance(inputs, Tensor) and isinstance(label, Mapping) for inputs, label in found):  # as detectors take them
+                labels = [as_tensors(label) for _, label in found]
+                return DataBatch(([inputs for inputs, _ in found],), {}, None, len(samples), labels)
             sizes = sorted({str(tuple(tensor.shape)) for inputs, _ in found for _, tensor in leaves(inputs)})
             what = f"samples {samples[0][0]} to {samples[-1][0]} of {self.name} do not fit into one batch: {listed(sizes) or cause(error)}"
             raise InputError(what, hint="make them equal in the data set's transform, or take --batch-size 1") from error
         several = isinstance(found[0][0], tuple)  # of which torch makes a list
-        return _called_with(tuple(inputs) if several else inputs, _class_indices([label for _, label in found]), len(samples))
+        labels = [label for _, label in found]
+        batch = _called_with(tuple(inputs) if several else inputs, class_indices(labels), len(samples))
+        return replace(batch, answers=collated_labels(labels))
 
     def batched(self, index: int, item: Any) -> DataBatch:
         """Take a batch as it comes.
@@ -87,7 +94,7 @@ class Reader:
         first = next((tensor for _, tensor in leaves(inputs) if tensor.dim()), None)
         size = len(inputs) if isinstance(inputs, list) or first is None else first.shape[0]
         known = isinstance(label, Tensor) and label.shape == (size,) and not label.is_floating_point()
-        return _called_with(inputs, label.long() if known else None, size)
+        return replace(_called_with(inputs, label.long() if known else None, size), answers=as_tensors(label))
 
     def _inputs(self, item: Any, where: str, *, batched: bool) -> tuple[Any, Any]:
         """Return the part that goes into the model, as tensors, and the label, as it is."""
@@ -106,20 +113,20 @@ class Reader:
 
     def _tensors(self, value: Any, batched: bool) -> Any:
         """Return `value` with tensors for arrays, numbers and pictures; None for what cannot become one."""
-        if _is_image(value):
+        if is_image(value):
             return self._prepared(value)
-        if _is_array(value):
-            value = _of_array(value)
+        if is_array(value):
+            value = of_array(value)
         if isinstance(value, Tensor):
-            if value.dtype != torch.uint8 or not _is_picture(value.shape[batched:]):
+            if value.dtype != torch.uint8 or not is_picture_shape(value.shape[batched:]):
                 return value
-            return torch.stack([self._prepared(_image(one)) for one in value]) if batched else self._prepared(_image(value))
+            return torch.stack([self._prepared(as_image(one)) for one in value]) if batched else self._prepared(as_image(value))
         if isinstance(value, Mapping):
             named = {str(name): self._tensors(part, batched) for name, part in value.items()}
             return {name: part for name, part in named.items() if part is not None}
         if isinstance(value, (list, tuple)):
-            if not any(map(_is_part, value)):
-                return _numbers(value)
+            if not any(map(is_part, value)):
+                return of_numbers(value)
             parts = [self._tensors(part, batched) for part in value]
             return parts if isinstance(value, list) else tuple(parts)
         return torch.tensor(value) if isinstance(value, Real) else None
@@ -148,7 +155,7 @@ def is_sample(item: Any) -> bool:
     part, label = split(item)
     if isinstance(part, Mapping):
         part = next(iter(part.values()), None)
-    is_picture = _is_image(part) or (_is_array(part) and part.dtype.name == "uint8" and _is_picture(part.shape))
+    is_picture = is_image(part) or (is_array(part) and part.dtype.name == "uint8" and is_picture_shape(part.shape))
     return is_picture or isinstance(label, (Integral, str)) or getattr(label, "ndim", None) == 0
 
 
@@ -175,52 +182,3 @@ def _called_with(inputs: Any, labels: Tensor | None, size: int) -> DataBatch:
     if isinstance(inputs, Mapping):
         return DataBatch((), dict(inputs), labels, size)
     return DataBatch(inputs if isinstance(inputs, tuple) else (inputs,), {}, labels, size)
-
-
-def _class_indices(labels: Sequence[Any]) -> Tensor | None:
-    plain = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
-    plain = [label[0] if isinstance(label, list) and len(label) == 1 else label for label in plain]
-    return torch.tensor(plain) if all(isinstance(label, Integral) for label in plain) else None
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, (Tensor, Mapping)) or _is_array(value) or _is_image(value)
-
-
-def _is_image(value: Any) -> bool:
-    from PIL import Image
-
-    return isinstance(value, Image.Image)
-
-
-def _is_array(value: Any) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.ndarray)
-
-
-def _of_array(array: np.ndarray[Any, Any]) -> Tensor | None:
-    """Return a copy that may be written to; None for texts and objects."""
-    if array.dtype.kind not in "biufc":
-        return None
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
-
-
-def _numbers(values: Sequence[Any]) -> Tensor | None:
-    try:
-        return torch.tensor(values)
-    except (TypeError, ValueError):  # texts, or lists of different lengths
-        return None
-
-
-def _is_picture(shape: Sequence[int]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and (shape[0] in COLOURS or shape[-1] in COLOURS))
-
-
-def _image(pixels: Tensor) -> Image.Image:
-    """Return (H, W), (C, H, W) or (H, W, C) as a picture."""
-    from PIL import Image
-
-    if pixels.dim() == 3 and pixels.shape[-1] not in COLOURS:
-        pixels = pixels.permute(1, 2, 0)
-    return Image.fromarray(pixels.squeeze(-1).contiguous().numpy() if pixels.shape[-1] == 1 else pixels.contiguous().numpy())

@@ -39,11 +39,7 @@ def samples_of(asked: AskedSamples, model: AskedModel, found: Valued, *, mixed: 
     if asked.images:
         return feeding.of_pictures(asked.images, _preprocessing(asked, model, found), asked.batch_size, mixed=mixed)
     if asked.data is not None:
-        try:
-            preprocessing = _preprocessing(asked, model, found)
-        except InputError:  # the model takes no pictures
-            preprocessing = None
-        return feeding.of_data(asked.data, found.model, preprocessing, asked.batch_size, asked.limit)
+        return feeding.of_data(asked.data, found.model, preprocessing_of(asked, model, found), asked.batch_size, asked.limit)
     if asked.inputs:
         return feeding.of_inputs(asked.inputs, found.model, asked.batch_size)
     return feeding.of_nothing(found.named, found.model, asked.batch_size)
@@ -71,6 +67,14 @@ def clip_of(asked: AskedSamples, model: AskedModel, found: Valued) -> Samples:
         return (*whole.notes(), f"the model takes films: {counted(len(asked.images), 'picture')} as the frames of one clip")
 
     return replace(whole, name=name, batches=batches, count=1, notes=notes)
+
+
+def preprocessing_of(asked: AskedSamples, model: AskedModel, found: Valued) -> Preprocessing | None:
+    """Return how pictures of a data set are prepared; None where the model takes none."""
+    try:
+        return _preprocessing(asked, model, found)
+    except InputError:
+        return None
 
 
 def _preprocessing(asked: AskedSamples, model: AskedModel, found: Valued) -> Preprocessing:

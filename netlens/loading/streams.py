@@ -21,23 +21,33 @@ def pictures(
     paths: Sequence[Path], classes: tuple[str, ...] | None, reader: Reader, batch_size: int, limit: int | None
 ) -> Iterator[DataBatch]:
     """Yield pictures of files, with the index of their folder among `classes` as label."""
+    for indices in _groups(spaced(len(paths), limit), batch_size):
+        yield some_pictures(paths, classes, reader, indices)
+
+
+def some_pictures(paths: Sequence[Path], classes: tuple[str, ...] | None, reader: Reader, indices: Sequence[int]) -> DataBatch:
+    """Read the pictures with these indices."""
     if reader.preprocessing is None:
         raise InputError(f"{reader.name} holds pictures, and the model takes none", hint="name a Dataset of what it takes")
     numbers = {name: number for number, name in enumerate(classes or ())}
     if classes and list(classes) != sorted(classes):
         reader.remarks["classes are numbered as people count, 2 before 10; torchvision's ImageFolder numbers them as texts"] = 1
-    for indices in _groups(_spaced(len(paths), limit), batch_size):
-        chosen = [paths[index] for index in indices]
-        batch = load_batch(chosen, reader.preprocessing)
-        reader.remarks.update(note.partition(": ")[2] for note in batch.notes)
-        labels = torch.tensor([numbers[path.parent.name] for path in chosen]) if numbers else None
-        yield DataBatch((batch.tensor,), {}, labels, len(chosen))
+    chosen = [paths[index] for index in indices]
+    batch = load_batch(chosen, reader.preprocessing)
+    reader.remarks.update(note.partition(": ")[2] for note in batch.notes)
+    labels = torch.tensor([numbers[path.parent.name] for path in chosen]) if numbers else None
+    return DataBatch((batch.tensor,), {}, labels, len(chosen), labels)
 
 
 def indexed(found: Any, length: int, reader: Reader, batch_size: int, limit: int | None) -> Iterator[DataBatch]:
     """Yield samples that can be had by their index."""
-    for indices in _groups(_spaced(length, limit), batch_size):
-        yield reader.collated([(index, _sample(found, index, reader.name)) for index in indices])
+    for indices in _groups(spaced(length, limit), batch_size):
+        yield some_samples(found, reader, indices)
+
+
+def some_samples(found: Any, reader: Reader, indices: Sequence[int]) -> DataBatch:
+    """Read the samples with these indices."""
+    return reader.collated([(index, _sample(found, index, reader.name)) for index in indices])
 
 
 def _sample(found: Any, index: int, name: str) -> Any:
@@ -83,7 +93,7 @@ def raised(error: Exception, what: str) -> InputError:
     return InputError(f"{what} raised {cause(error)}{f' ({line})' if line else ''}", hint="mend it, or leave it out of the data set")
 
 
-def _spaced(length: int, limit: int | None) -> Sequence[int]:
+def spaced(length: int, limit: int | None) -> Sequence[int]:
     """Indices, evenly spaced where not all are wanted: the first ones of a folder are all of one class."""
     return range(length) if limit is None or limit >= length else [index * length // limit for index in range(limit)]
 

@@ -31,6 +31,7 @@ from sample_models.shapes import ShapeNet, ShapeViT
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING_SEED, FRESH_SEED = 1, 2
 TRAINING_SCENES, FRESH_SCENES = 8000, 2500
+WITH_TWO_OBJECTS = 2000  # of the scenes that the CNN is trained on
 SAFETENSORS_TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -52,11 +53,11 @@ VIT = Recipe(epochs=14, lr=3e-3, stem_lr=1e-2, batch_size=40, shift=6)
 
 @dataclass(frozen=True)
 class Drawn:
-    """Scenes with one object, as tensors."""
+    """Scenes as tensors."""
 
     images: Tensor  # uint8, (N, 3, 64, 64)
-    labels: Tensor  # class indices, (N,)
-    masks: Tensor  # uint8, (N, 1, 64, 64): 1 on the object
+    shares: Tensor  # of the classes in the objects, (N, classes): 1 for the class of a single object
+    masks: Tensor  # uint8, (N, 1, 64, 64): 1 on the objects
 
 
 class Scores(nn.Module):
@@ -66,9 +67,9 @@ class Scores(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, shares: Tensor, masks: Tensor) -> Tensor:
         """Return the loss of a batch of normalised pictures."""
-        return F.cross_entropy(self.model(images), labels)
+        return F.cross_entropy(self.model(images), shares)
 
 
 class ScoresAndPatches(nn.Module):
@@ -82,8 +83,9 @@ class ScoresAndPatches(nn.Module):
         self.model = model
         self.patches = nn.Linear(model.head.in_features, len(CLASSES) + 1)
 
-    def forward(self, images: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
-        """Return the loss of a batch of normalised pictures."""
+    def forward(self, images: Tensor, shares: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of a batch of normalised pictures with one object."""
+        labels = shares.argmax(1)
         tokens = self.model.tokens(images)
         covered = F.avg_pool2d(masks.float(), 8).flatten(1)  # (N, 64)
         wanted = torch.where(covered > 0.15, labels[:, None], len(CLASSES))
@@ -105,7 +107,8 @@ def main() -> None:
 
 def train_cnn() -> None:
     """Train ShapeNet and write it as it was before, during and after."""
-    training, fresh = _begin()
+    _begin()
+    training, fresh = draw_one_or_two(), draw(FRESH_SEED, FRESH_SCENES)
     model = ShapeNet()
     save(model, "untrained", accuracy(model, fresh))
     kept = (1, CNN.epochs // 2, CNN.epochs)
@@ -115,32 +118,42 @@ def train_cnn() -> None:
 
 def train_vit() -> None:
     """Train ShapeViT and write it."""
-    training, fresh = _begin()
+    _begin()
+    training, fresh = draw(TRAINING_SEED, TRAINING_SCENES), draw(FRESH_SEED, FRESH_SCENES)
     model = ShapeViT()
     train(ScoresAndPatches(model), training, VIT)
     save(model, "shapevit", accuracy(model, fresh))
 
 
-def _begin() -> tuple[Drawn, Drawn]:
+def _begin() -> None:
     torch.set_num_threads(1)  # so small a model gains little from a second one, and sums do not depend on how many there are
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
-    return draw(TRAINING_SEED, TRAINING_SCENES), draw(FRESH_SEED, FRESH_SCENES)
 
 
-def draw(seed: int, count: int) -> Drawn:
+def draw_one_or_two() -> Drawn:
+    """Draw what the CNN is trained on: scenes with one object, and some with two, each of which is half of the answer.
+
+    Trained on single objects alone, it names them as well, but of its heatmaps for one of two objects 1 in 15 misses it, not 1 in 40.
+    """
+    one, two = draw(TRAINING_SEED, TRAINING_SCENES - WITH_TWO_OBJECTS), draw(TRAINING_SEED, WITH_TWO_OBJECTS, objects=2)
+    return Drawn(torch.cat([one.images, two.images]), torch.cat([one.shares, two.shares]), torch.cat([one.masks, two.masks]))
+
+
+def draw(seed: int, count: int, objects: int = 1) -> Drawn:
     """Draw the first `count` scenes of a series."""
-    scenes = [scene(seed, index) for index in range(count)]
+    scenes = [scene(seed, index, objects) for index in range(count)]
     images = torch.from_numpy(np.stack([one.image for one in scenes])).permute(0, 3, 1, 2).contiguous()
-    masks = torch.from_numpy(np.stack([one.masks for one in scenes])).to(torch.uint8)
-    return Drawn(images, torch.tensor([one.labels[0] for one in scenes]), masks)
+    shares = F.one_hot(torch.tensor([one.labels for one in scenes]), len(CLASSES)).float().mean(1)
+    masks = torch.from_numpy(np.stack([one.masks.any(0, keepdims=True) for one in scenes])).to(torch.uint8)
+    return Drawn(images, shares, masks)
 
 
 def train(objective: nn.Module, drawn: Drawn, recipe: Recipe, after_epoch: Callable[[int, int], None] = lambda epoch, step: None) -> None:
     """Train what is in `objective`; `after_epoch` gets the number of the epoch, from 1, and the number of steps so far."""
     random = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(_parameter_groups(objective, recipe), betas=(0.9, 0.99))
-    steps = len(drawn.labels) // recipe.batch_size
+    steps = len(drawn.images) // recipe.batch_size
     total = recipe.epochs * steps
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=0.2, cycle_momentum=False)
@@ -148,9 +161,9 @@ def train(objective: nn.Module, drawn: Drawn, recipe: Recipe, after_epoch: Calla
     for epoch in range(1, recipe.epochs + 1):
         objective.train()
         losses = []
-        for chosen in torch.randperm(len(drawn.labels), generator=random)[: steps * recipe.batch_size].view(steps, -1):
+        for chosen in torch.randperm(len(drawn.images), generator=random)[: steps * recipe.batch_size].view(steps, -1):
             images, masks = _varied(drawn.images[chosen], drawn.masks[chosen], recipe.shift, random)
-            loss = objective(normalised(images), drawn.labels[chosen], masks)
+            loss = objective(normalised(images), drawn.shares[chosen], masks)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
@@ -188,10 +201,10 @@ def _varied(images: Tensor, masks: Tensor, shift: int, random: torch.Generator) 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, drawn: Drawn) -> float:
-    """Return the share of pictures that `model`, put into eval mode, names right."""
+    """Return the share of pictures with one object that `model`, put into eval mode, names right."""
     model.eval()
     named = torch.cat([model(normalised(batch)).argmax(1) for batch in drawn.images.split(250)])
-    return (named == drawn.labels).float().mean().item()
+    return (named == drawn.shares.argmax(1)).float().mean().item()
 
 
 def save(model: nn.Module, name: str, reached: float) -> None:

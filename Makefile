@@ -37,9 +37,9 @@ demo: $(VENV)/.installed
 	echo; echo "# What does each layer see? And which one is sick?"; \
 	run 0 featuremaps sample_models/shapes.py:ShapeNet --checkpoint sample_models/weights/shapenet.safetensors --image sample_models/scenes; \
 	run 1 featuremaps sample_models/sick.py:dead_relu --image sample_models/scenes --no-pictures --layer 'layer2*'; \
-	echo; echo "# Where does it look when it says ring? By three methods, one of which knows no class, against the box that is known"; \
+	echo; echo "# Where does it look when it says ring, and where for triangle? By three methods, one of which knows no class"; \
 	run 0 gradcam sample_models/shapes.py:ShapeNet --checkpoint sample_models/weights/shapenet.safetensors \
-	  --image sample_models/scenes/08-triangle-ring.png --target ring --method gradcam,layercam,eigencam --boxes sample_models/scenes/boxes.json; \
+	  --image sample_models/scenes/08-triangle-ring.png --target ring --target triangle --method gradcam,layercam,eigencam --boxes sample_models/scenes/boxes.json; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \

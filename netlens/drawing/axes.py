@@ -13,7 +13,7 @@ WIDE = 210  # pixels of a column
 INSET = 8  # pixels inside a column before its scale begins and after it ends
 TICKS = 5  # of a scale, at most
 STEPS = (1, 2, 5, 10, 20)  # between ticks of a linear scale, times a power of ten
-FARTHEST = 1e300  # numbers beyond it have no room for a step
+FARTHEST, LEAST = 1e300, 1e-300  # beyond the one and below the other there is no room for a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Axis:
         """Return a linear scale that holds all numbers: from tick to tick or, tight, no more than they need."""
         limited = [min(max(value, -FARTHEST), FARTHEST) for value in numbers] or [0.0]
         low, high = min(limited), max(limited)
-        spread = max(high - low, 1e-3 * max(abs(low), abs(high))) or 1.0
+        spread = max(high - low, 1e-3 * max(abs(low), abs(high)), LEAST) if (low, high) != (0, 0) else 1.0
         power = 10.0 ** floor(log10(spread / (TICKS - 1)))
         step = next(power * each for each in STEPS if power * each * (TICKS - 1) >= spread)
         first, last = floor(low / step), max(ceil(high / step), floor(low / step) + 1)
@@ -80,7 +80,7 @@ class Axis:
         ticks = [(place * step, f"{place * step:.{decimals}f}" if short else significant(place * step)) for place in places]
         if tight and low < high:
             return cls(low, high, False, tuple(tick for tick in ticks if low <= tick[0] <= high))
-        return cls(ticks[0][0], ticks[-1][0], False, tuple(ticks))
+        return cls(min(low, ticks[0][0]), max(high, ticks[-1][0]), False, tuple(ticks))
 
     def place(self, value: float, wide: float = WIDE) -> float:
         """Return where a number stands, in pixels from the beginning; of powers, 0 and what is below stand before them all."""

@@ -19,6 +19,7 @@ from netlens.drawing.text import SOFT, elided, font, height, width
 SIZE = (340, 640)  # pixels down and across
 LABEL = 170  # pixels of the words beside a level, at most
 DOTTED = 60  # points up to which each has a dot
+OUTSIDE = 20  # times the height of a plot: as far up a curve is followed
 FAR = 100  # numbers so many times apart are shown on a scale of powers of ten
 
 
@@ -104,26 +105,28 @@ def _pixels(curve: Curve, across: Axis, up: Axis) -> np.ndarray:
     image = Image.new("RGB", (wide, tall), GROUND)
     pen = ImageDraw.Draw(image)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        return across.place(x, SIZE[1]) * SHARPER, tall - up.place(y, SIZE[0]) * SHARPER
+    def right(x: float) -> float:
+        return across.place(x, SIZE[1]) * SHARPER
+
+    def down(y: float) -> float:
+        return max(tall - up.place(y, SIZE[0]) * SHARPER, -OUTSIDE * tall)
 
     if curve.span:
-        low, high = (across.place(value, SIZE[1]) * SHARPER for value in curve.span[:2])
-        pen.rectangle((low, 0, high, tall), HEALTHY)
+        pen.rectangle((right(curve.span[0]), 0, right(curve.span[1]), tall), HEALTHY)
     for value, _ in across.ticks:
-        pen.line((across.place(value, SIZE[1]) * SHARPER, 0, across.place(value, SIZE[1]) * SHARPER, tall), FAINT, SHARPER)
+        pen.line((right(value), 0, right(value), tall), FAINT, SHARPER)
     for value, _ in up.ticks:
-        pen.line((0, tall - up.place(value, SIZE[0]) * SHARPER, wide, tall - up.place(value, SIZE[0]) * SHARPER), FAINT, SHARPER)
+        pen.line((0, down(value), wide, down(value)), FAINT, SHARPER)
     for value, _ in curve.levels:
-        _dashed(pen, (0, tall - up.place(value, SIZE[0]) * SHARPER), (wide, 0))
+        _dashed(pen, (0, down(value)), (wide, 0))
     if curve.at:
-        _dashed(pen, (across.place(curve.at[0], SIZE[1]) * SHARPER, 0), (0, tall))
-    known = [(x, y) if isfinite(y) else None for x, y in zip(curve.x, curve.y, strict=True)]
-    for there, run in groupby(known, key=bool):
-        points = [place(*point) for point in run if point]
-        if len(points) > 1:
-            pen.line(points, LINE, 2 * SHARPER, joint="curve")
-        for x, y in points if there and (len(known) <= DOTTED or len(points) == 1) else ():
+        _dashed(pen, (right(curve.at[0]), 0), (0, tall))
+    points = [(right(x), down(y)) if isfinite(y) else None for x, y in zip(curve.x, curve.y, strict=True)]
+    for _, run in groupby(points, key=bool):
+        line = [point for point in run if point]
+        if len(line) > 1:
+            pen.line(line, LINE, 2 * SHARPER, joint="curve")
+        for x, y in line if len(points) <= DOTTED or len(line) == 1 else ():
             pen.ellipse((x - 2.5 * SHARPER, y - 2.5 * SHARPER, x + 2.5 * SHARPER, y + 2.5 * SHARPER), LINE)
     return np.asarray(image.reduce(SHARPER))
 

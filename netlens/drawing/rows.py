@@ -32,9 +32,7 @@ class Rows:
     @classmethod
     def of(cls, names: Sequence[str], marks: Mapping[int, str]) -> Rows:
         """Measure the names; where they are too long, all that begin alike are abbreviated alike."""
-        heads = [name.partition(".")[0] for name in names]
-        alike = {head: iter(abbreviated([name for name, its in zip(names, heads, strict=True) if its == head], LETTERS)) for head in heads}
-        short = [f"! {next(alike[head])}" if index in marks else next(alike[head]) for index, head in enumerate(heads)]
+        short = [f"! {name}" if index in marks else name for index, name in enumerate(_shortened(names))]
         left = min(NAME, max((width(name, font(11, bold=True)) for name in short), default=0)) + 12
         right = min(WORD, max((width(word, font(11)) for word in marks.values()), default=-18) + 18)
         pitch = min(max((TALLEST - RESERVED) // max(len(names), 1), PITCH[0]), PITCH[1])
@@ -56,6 +54,17 @@ class Rows:
             canvas.write(x, top, elided(self.names[index], face, self.left - 12), face)
             if index in self.marks:
                 canvas.write(x + wide - self.right + 12, top, elided(self.marks[index], small, self.right - 12), small)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    alike: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        alike.setdefault(name.partition(".")[0], []).append(index)
+    short = list(names)
+    for indices in alike.values():
+        for index, name in zip(indices, abbreviated([names[index] for index in indices], LETTERS), strict=True):
+            short[index] = name
+    return short
 
 
 def legible(count: int, pitch: float, room: int, first: Mapping[int, str]) -> list[int]:

@@ -1,0 +1,140 @@
+"""One request: what the command line and the configuration file ask of the gradflow lens, checked, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from netlens.cli import console, misfit
+from netlens.cli.config import with_defaults
+from netlens.cli.emit import Renderers, emit
+from netlens.cli.lean import import_torch
+from netlens.cli.options import FailLevel, ReportFormat
+from netlens.cli.provenance import Labelled, check_show, pictures_of
+from netlens.errors import CheckpointDoesNotFit
+from netlens.lenses.gradflow.report import GradflowReport
+from netlens.loading.asked import AskedModel, texts_of
+from netlens.loading.asked_run import SAMPLING, AskedRun, AskedSamples
+from netlens.loading.loss_names import parse_loss
+from netlens.loading.optimizers import parse_optimizer
+from netlens.loading.suggest import check_choice
+
+if TYPE_CHECKING:
+    from netlens.cli.pictures import Pictures
+    from netlens.loading.calls import Call
+
+FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device", "dtype", "channels_last", "batch_size")
+CHOICES = {"sort": ("order", "worst"), "amp": ("bf16", "fp16")}
+TEXTS = ("loss", "optimizer", "lr", "steps", "accumulate", "amp", "train", "noise", "overfit", "lr_range", "layer", "device", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything is checked that can be checked without torch."""
+
+    model: AskedModel
+    samples: AskedSamples
+    running: AskedRun
+    loss: str | None
+    optimizer: Call
+    steps: int
+    accumulate: int
+    amp: str | None
+    train: bool
+    noise: int | None  # batches; None: as many as it takes, where there is real data
+    overfit: bool
+    lr_range: bool
+    layers: tuple[str, ...]
+    sort: str
+    texts: Mapping[str, Any]  # as the user wrote them, for the JSON document
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Request:
+        """Check what is asked.
+
+        Raises:
+            NetlensError: any of it cannot be.
+        """
+        for name, known in CHOICES.items():
+            check_choice(f"--{name}", asked.get(name), known)
+        if asked.get("loss"):
+            parse_loss(asked["loss"])
+        return cls(
+            model=AskedModel.of(asked, "gradflow"),
+            samples=AskedSamples.of(asked),
+            running=AskedRun.of(asked, "gradflow"),
+            loss=asked.get("loss"),
+            optimizer=parse_optimizer(asked.get("optimizer") or "sgd", asked.get("lr")),
+            steps=asked.get("steps") or 1,
+            accumulate=asked.get("accumulate") or 1,
+            amp=asked.get("amp"),
+            train=bool(asked.get("train", True)),
+            noise=asked.get("noise"),
+            overfit=bool(asked.get("overfit")),
+            lr_range=bool(asked.get("lr_range")),
+            layers=tuple(asked.get("layer") or ()),
+            sort=asked.get("sort") or "order",
+            texts=texts_of(asked, *SAMPLING, *TEXTS),
+        )
+
+
+def run(asked: Mapping[str, Any]) -> int:
+    """Answer one command line on stdout, and return the exit code.
+
+    Raises:
+        NetlensError: something the user must change.
+    """
+    check_show(asked)
+    asked = with_defaults(asked, FROM_CONFIG)
+    request = Request.of(asked)
+    folder = pictures_of("gradflow", request.model.spec, asked)
+    import_torch()
+    try:
+        report = _report(request, folder)
+    except CheckpointDoesNotFit as error:
+        misfit.tell(error)
+        raise
+    form = ReportFormat(asked.get("format") or "table")
+    code = _emit(request, report, form, FailLevel(asked.get("fail_on") or "error"))
+    if folder is not None:
+        folder.finish(form)
+    return code
+
+
+def _report(request: Request, folder: Pictures | None) -> GradflowReport:
+    from netlens.lenses.gradflow.run import ran
+
+    with console.download("fetching weights") as progress, console.progress("running") as step:
+        report = ran(request, progress, console.note, step)
+    return report if folder is None else _drawn(request, report, folder)
+
+
+def _drawn(request: Request, report: GradflowReport, folder: Pictures) -> GradflowReport:
+    from netlens.lenses.gradflow.album import draw
+    from netlens.lenses.gradflow.rules import alarms
+
+    run = report.run
+    facts = {"Weights": report.source, "Inputs": report.inputs, "Loss": run.loss, "Optimizer": run.optimizer, "Dtype": run.dtype}
+    with console.progress("drawing") as step:
+        pictures = tuple(draw(report, alarms(report), Labelled(folder, facts), request.model.spec.text, step))
+    return replace(report, pictures=pictures)
+
+
+def _emit(request: Request, report: GradflowReport, form: ReportFormat, fail_on: FailLevel) -> int:
+    from netlens.lenses.gradflow import show
+    from netlens.lenses.gradflow.rules import diagnose
+
+    spec = request.model.spec
+    return emit(
+        report,
+        diagnose(report),
+        lens="gradflow",
+        subject={**request.texts, "file": None if spec.path is None else str(spec.path)},
+        format=form,
+        fail_on=fail_on,
+        renderers=Renderers(
+            table=lambda width: show.table(report, width, title=spec.text),
+            markdown=lambda: show.as_markdown(report, title=spec.text),
+        ),
+    )

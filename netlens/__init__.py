@@ -5,7 +5,7 @@ Every lens is a function here; it is imported when it is first called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
     from netlens.lenses.featuremaps.report import FeaturemapsReport
     from netlens.lenses.gradcam.api import Gradcam
+    from netlens.lenses.gradflow.report import GradflowReport
     from netlens.lenses.kernels.report import KernelsReport
     from netlens.lenses.summary.report import SummaryReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "featuremaps", "gradcam", "kernels", "summary"]
+__all__ = ["__version__", "featuremaps", "gradcam", "gradflow", "kernels", "summary"]
 
 
 def summary(
@@ -107,7 +108,7 @@ def gradcam(
     kwargs: Mapping[str, Any] | None = None,
     target: int | str | Sequence[int | str] | None = None,
     method: str | Sequence[str] = "gradcam",
-    layer: str | Sequence[str] | None = None,
+    layer: int | str | Sequence[int | str] | None = None,
     names: Sequence[str] | None = None,
     output: str | None = None,
 ) -> Gradcam:
@@ -136,3 +137,37 @@ def gradcam(
     from netlens.lenses.gradcam.api import gradcam as made
 
     return made(model, x, kwargs=kwargs, target=target, method=method, layer=layer, names=names, output=output)
+
+
+def gradflow(
+    model: nn.Module,
+    x: Any,
+    labels: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    optimizer: str = "sgd",
+    lr: float | None = None,
+    steps: int = 1,
+    overfit: bool = False,
+) -> GradflowReport:
+    """How gradients flow through `model` for one batch, and what a step would do. Draws nothing; all steps are taken on a copy.
+
+    Args:
+        model: any module, in the mode in which it is to be looked at.
+        x: a tensor, or a tuple of positional arguments.
+        labels: what the loss compares the output with; None: the model computes its loss itself, or labels are drawn at random.
+        kwargs: named arguments beside `x`.
+        loss: by name, "cross_entropy", or a function of (output, labels); None: the model's own, or inferred.
+        optimizer: any of torch.optim by name, with options: "adamw:weight_decay=0.1".
+        lr: the learning rate; None: the optimizer's own, 0.1 of SGD.
+        steps: all of them on this batch.
+        overfit: also train a copy on this batch: does the loss fall?
+
+    Raises:
+        netlens.errors.InputError: no loss fits output and labels.
+        netlens.errors.ForwardFailed: the model's own forward raises.
+    """
+    from netlens.lenses.gradflow.api import gradflow as measured
+
+    return measured(model, x, labels, kwargs=kwargs, loss=loss, optimizer=optimizer, lr=lr, steps=steps, overfit=overfit)

@@ -156,6 +156,30 @@ EXAMPLES = {
             "gradcam nets.py:Classes --input 1,3,16,16 --method legrad",
         ),
     ),
+    "gradflow": Example(
+        good="gradflow nets.py:Trained --input two.npz --train",
+        finding="gradflow nets.py:Conv --input two.npz --model-arg first=nan",
+        early=(
+            "gradflow",
+            "gradflow nets.py:Classes --no-such-option",
+            "gradflow missing.py:Classes",
+            "gradflow nets.py:Classes --input 1,x",
+            "gradflow nets.py:Classes --input missing.pt",
+            "gradflow nets.py:Classes --input 4,3,16,16 --loss cross_entrop",
+            "gradflow nets.py:Classes --input 4,3,16,16 --optimizer adm",
+            "gradflow nets.py:Classes --input 4,3,16,16 --lr -1",
+            "gradflow nets.py:Classes --input 4,3,16,16 --steps 0",
+            "gradflow nets.py:Classes --input 4,3,16,16 --amp fp8",
+            "gradflow nets.py:Classes --input 4,3,16,16 --sort size",
+            "gradflow nets.py:Classes --input 4,3,16,16 --device meta",
+            "gradflow nets.py:Classes --input 4,3,16,16 --out nets.py",
+        ),
+        late=(
+            "gradflow nets.py:Classess",
+            "gradflow nets.py:Classes --input 4,4,16,16",
+            "gradflow nets.py:Classes --data nets.py:NoData",
+        ),
+    ),
 }
 
 

@@ -135,7 +135,7 @@ def _dead(flow: Flow) -> Ill:
 
 def _stopped(flow: Flow) -> tuple[str, str, str, str]:
     """Return the layer to blame, what is said beside its name, the same as a sentence, and the remedy."""
-    blamed = flow.stop or flow.silent
+    blamed = flow.culprit
     if blamed is not None and blamed.activation_rms == 0:
         remedy = "look at the biases before it (a large negative one silences a ReLU), lower the learning rate, or use LeakyReLU or GELU"
         return blamed.name, "it puts out 0 everywhere", f"`{short(blamed.name)}` puts out 0 everywhere", remedy

@@ -99,9 +99,9 @@ Noise = Annotated[
     typer.Option(
         "--noise",
         metavar="N",
-        min=2,
-        show_default=False,
-        help="Compare the gradients of N batches: signal-to-noise, and the noise scale.",
+        min=0,
+        show_default="6 with real data",
+        help="Compare the gradients of N batches: signal-to-noise, and the noise scale. 0: do not.",
         rich_help_panel=_TRAINING,
     ),
 ]
@@ -150,7 +150,6 @@ def command(
     device: opt.ComputeDevice = None,
     dtype: opt.Dtype = None,
     channels_last: opt.ChannelsLast = None,
-    layer: opt.Layer = None,
     sort: Sort = None,
     pictures: opt.Pictures = True,
     out: opt.Out = None,
@@ -161,7 +160,7 @@ def command(
     fail_on: opt.FailOn = None,
     traceback: opt.Traceback = False,
 ) -> int:
-    """Is it learning, and if not, which layer stops it: gradients and updates of every layer, and where they vanish, explode or never arrive.
+    """Is it learning, and if not, which layer stops it: where gradients vanish, explode or never arrive, and what a step would do.
 
     Everything is done on a copy: the model and its file stay as they are. Without --data the model learns noise, and the report says so.
     """

@@ -12,6 +12,7 @@ from netlens.lenses.gradflow.report import GradflowReport, LayerFlow, ParameterF
 from netlens.wording import short
 
 NAMED = 3  # layers that a finding lists
+SMALL = 0.1  # root mean square of a scale that begins near 0; ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,17 @@ class Flow:
         if self.report.look is not None:
             return self.report.look.zeros[place] not in (None, 1)
         head = self.report.output is not None and self.report.output.zero_head
-        return head or any(self.parameters[place].name.startswith(block) for block in self._gated)
+        return head or any(self.parameters[place].name.startswith(block) for block in self._blocks)
 
     @cached_property
-    def _gated(self) -> tuple[str, ...]:
+    def gated(self) -> bool:
+        """Whether scales near 0 hide what is behind them at first (LayerScale, ReZero, zero-initialised gammas), as long as nothing is learned."""
+        scales = [each for each in self.having("gradient") if each not in self.weights and not _is_bias(self.parameters[each].name)]
+        sizes = [self.parameters[place].weight_rms for place in scales]
+        return self.report.initialised is not False and any(size is not None and size < SMALL for size in sizes)
+
+    @cached_property
+    def _blocks(self) -> tuple[str, ...]:
         """The blocks, as beginnings of names, in which something begins at 0 and is about to open: a scale, a gate, B of LoRA."""
         gates = [each for each in self.parameters if each.weight_rms == 0 and (each.rms or 0) > 0 and not _is_bias(each.name)]
         return tuple(f"{parent}." if parent else "" for parent in (each.layer.rpartition(".")[0] for each in gates))
@@ -98,7 +106,16 @@ class Flow:
         return next((layer for layer in layers[last + 1 :] if layer.rms), None)
 
     @cached_property
-    def silent(self) -> LayerFlow | None:
+    def culprit(self) -> LayerFlow | None:
+        """That layer, or the one before the first dead weight that puts out 0; of a chain that puts out 0 the first."""
+        found = self.stop or self._silent
+        for layer in reversed(self.report.layers):
+            if found is not None and found.activation_rms == 0 and layer.index == found.index - 1 and layer.activation_rms == 0:
+                found = layer
+        return found
+
+    @cached_property
+    def _silent(self) -> LayerFlow | None:
         """The layer before the first dead weight that puts out 0 everywhere."""
         if not self.dead:
             return None
@@ -124,21 +141,21 @@ class Flow:
         every = sum(each.elements for each in self.parameters if each.status != "frozen")
         return sum(self.parameters[place].elements for place in places) / every if every else 0.0
 
-    def layers_of(self, places: Iterable[int]) -> list[str]:
-        """Return the layers of these parameters, each once."""
-        return list(dict.fromkeys(self.parameters[place].layer for place in places))
+    def label(self, place: int) -> str:
+        """Name the layer of a parameter, or, where that is the model itself, the parameter."""
+        return short(self.parameters[place].layer or self.parameters[place].name)
 
     def named(self, places: Iterable[int], of: Callable[[int], str] = lambda place: "") -> str:
         """Name the layers of these parameters: "`conv1` (0.5), `conv2` (0.4) and 3 more"; `of` is what stands in brackets."""
         texts: dict[str, str] = {}
         for place in places:
-            texts.setdefault(self.parameters[place].layer or self.parameters[place].name, of(place))
-        told = [f"`{short(name)}`{f' ({text})' if text else ''}" for name, text in texts.items()]
+            texts.setdefault(self.label(place), of(place))
+        told = [f"`{name}`{f' ({text})' if text else ''}" for name, text in texts.items()]
         return ", ".join(told[:NAMED]) + (f" and {len(told) - NAMED:,} more" if len(told) > NAMED else "")
 
     def common(self, places: Sequence[int]) -> str:
         """Return the innermost module that has all of these parameters; "" is the model."""
-        paths = [name.split(".") for name in self.layers_of(places)]
+        paths = [self.parameters[place].layer.split(".") for place in places]
         same = 0
         while paths and all(len(path) > same and path[same] == paths[0][same] for path in paths):
             same += 1

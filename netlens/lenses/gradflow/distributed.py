@@ -85,6 +85,7 @@ class Processes:
     rank: int
     size: int
     device: torch.device
+    alone = False
 
     @property
     def reports(self) -> bool:
@@ -183,6 +184,10 @@ class Processes:
             total, squares, nonzero, nan, infinite, _, elements = (number / copies for number in numbers[:count])
             found.append(Magnitudes(total, squares, nonzero, nan, infinite, most, int(elements)) if numbers[count] else None)
         return found
+
+    def squares(self, tensors: Sequence[Tensor | None], parameters: Sequence[nn.Parameter]) -> list[float | None]:
+        """Return the sums of squares that `magnitudes` has."""
+        return [found and found.squares for found in self.magnitudes(tensors, parameters)]
 
     def layers(self, flows: Sequence[LayerFlow], samples: int) -> tuple[LayerFlow, ...]:
         """Return what the layers of one process on the samples of all would show.

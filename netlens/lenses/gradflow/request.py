@@ -22,11 +22,12 @@ from netlens.loading.suggest import check_choice
 
 if TYPE_CHECKING:
     from netlens.cli.pictures import Pictures
+    from netlens.lenses.gradflow.session import Settings
     from netlens.loading.calls import Call
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device", "dtype", "channels_last", "batch_size")
 CHOICES = {"sort": ("order", "worst"), "amp": ("bf16", "fp16")}
-TEXTS = ("loss", "optimizer", "lr", "steps", "accumulate", "amp", "train", "noise", "overfit", "lr_range", "layer", "device", "seed")
+LEARNING = ("loss", "steps", "accumulate", "amp", "train", "noise", "overfit", "lr_range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,9 @@ class Request:
     model: AskedModel
     samples: AskedSamples
     running: AskedRun
-    loss: str | None
+    asked: Mapping[str, Any]  # how it shall learn
     optimizer: Call
-    steps: int
-    accumulate: int
-    amp: str | None
-    train: bool
-    noise: int | None  # batches; None: as many as it takes, where there is real data
-    overfit: bool
-    lr_range: bool
-    layers: tuple[str, ...]
-    sort: str
+    sort: str | None
     texts: Mapping[str, Any]  # as the user wrote them, for the JSON document
 
     @classmethod
@@ -64,19 +57,18 @@ class Request:
             model=AskedModel.of(asked, "gradflow"),
             samples=AskedSamples.of(asked),
             running=AskedRun.of(asked, "gradflow"),
-            loss=asked.get("loss"),
+            asked={name: asked[name] for name in LEARNING if asked.get(name) is not None},
             optimizer=parse_optimizer(asked.get("optimizer") or "sgd", asked.get("lr")),
-            steps=asked.get("steps") or 1,
-            accumulate=asked.get("accumulate") or 1,
-            amp=asked.get("amp"),
-            train=bool(asked.get("train", True)),
-            noise=asked.get("noise"),
-            overfit=bool(asked.get("overfit")),
-            lr_range=bool(asked.get("lr_range")),
-            layers=tuple(asked.get("layer") or ()),
-            sort=asked.get("sort") or "order",
-            texts=texts_of(asked, *SAMPLING, *TEXTS),
+            sort=asked.get("sort"),
+            texts=texts_of(asked, *SAMPLING, *LEARNING, "optimizer", "lr", "device", "seed"),
         )
+
+    @property
+    def settings(self) -> Settings:
+        """How it shall learn; torch is imported by this."""
+        from netlens.lenses.gradflow.session import Settings
+
+        return Settings(optimizer=self.optimizer.name, options=self.optimizer.options, seed=self.running.seed, **self.asked)
 
 
 def run(asked: Mapping[str, Any]) -> int:
@@ -134,7 +126,7 @@ def _emit(request: Request, report: GradflowReport, form: ReportFormat, fail_on:
         format=form,
         fail_on=fail_on,
         renderers=Renderers(
-            table=lambda width: show.table(report, width, title=spec.text),
-            markdown=lambda: show.as_markdown(report, title=spec.text),
+            table=lambda width: show.table(report, width, title=spec.text, sort=request.sort),
+            markdown=lambda: show.as_markdown(report, title=spec.text, sort=request.sort),
         ),
     )

@@ -46,8 +46,8 @@ def diagnose(report: GradflowReport) -> tuple[Finding, ...]:
 
 def second_look_matters(report: GradflowReport) -> bool:
     """Tell whether a rule speaks that three steps may silence: of what begins at 0, or near it."""
-    flow = Flow(replace(report, initialised=None, look=None))  # as if nothing were known that excuses it
-    return not flow.broken and (bool(flow.zero) or any(True for rule in (sizes.slope, sizes.steps) for _ in rule(flow)))
+    flow = Flow(replace(report, look=None))
+    return not flow.broken and (bool(flow.zero) or any(True for _ in sizes.slope(flow)))
 
 
 def alarms(report: GradflowReport) -> dict[str, str]:

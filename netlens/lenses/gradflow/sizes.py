@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, log10
+from math import inf, log10, sqrt
 from statistics import median
 
 from netlens.findings import Finding, Severity
@@ -19,10 +19,12 @@ FALL = (4.0, 6.0)  # powers of ten between the first and the last quarter of the
 HUGE = (1e3, 1e6)  # norm of the gradient / norm of the weights, of any; healthy: up to 64
 LARGE_STEP = (0.5, 2.0)  # norm of the step / norm of the weights, median over weights; healthy: 0.008 to 0.1
 SMALL_STEP = (1e-6, 1e-8)  # the same, of the largest
-ONE_LARGE, ONE_SMALL = 2.0, 1e-8  # the same, of one weight; ours: below, a step is lost in the rounding of float32
+ONE_LARGE = 100.0  # the same, of one weight; ours: a fresh googlenet, whose BatchNorm undoes it, has 30 with SGD(lr=0.1)
+ONE_SMALL = 1e-8  # ours: a step is lost in the rounding of float32
 APART = 1e4  # quotient of the step of one weight and the median step; ours
 ENOUGH = 4  # weights, for a median to say anything
 USUAL, BAND = 1e-2, "0.001 to 0.1"  # of a step; Karpathy's guide is 0.001, healthy fresh models have 0.008 to 0.1
+SMALL_START = 0.05  # gain, which is the RMS of weights x sqrt(fan-in); ours: 1 is usual
 LEARNED = 0.05  # of the loss of knowing nothing: small steps are those of a model that has learned
 ABRUPT = 0.5  # share of the whole fall, in powers of ten, that makes one place the culprit; ours
 VANISHING = "normalise, add residual connections, use ReLU for sigmoid or tanh, or initialise with a gain of 1 (`netlens kernels` shows it)"
@@ -72,20 +74,20 @@ def _slope(flow: Flow, ratios: Mapping[int, float], severity: Severity) -> Ill:
     fall = _fall(ratios)
     vanishes, steep = fall <= -FALL[0], abs(fall) >= FALL[0]
     place = next(iter(ratios)) if vanishes else max(ratios, key=ratios.__getitem__)
-    name, verb = flow.parameters[place].layer, "vanishes" if vanishes else "explodes"
+    name, verb = flow.label(place), "vanishes" if vanishes else "explodes"
     if steep:
         told, where = f"the gradient {verb} on its way back to", _abrupt(flow, ratios, fall)
-        message, says = f"{told} here{where}", f"{told} `{short(name)}`{where}"
+        message, says = f"{told} here{where}", f"{told} `{name}`{where}"
         measured = f"first quarter of {counted(len(ratios), 'weight')} {number(10**fall)} times the last quarter, by gradient / weights"
         threshold = f"1e{'-' if vanishes else ''}{FALL[0]:g} (warning), 1e{'-' if vanishes else ''}{FALL[1]:g} (error)"
     else:
         told = f"gradient is {number(ratios[place])} times as large as its weights"
-        message, says = f"its {told}", f"the {told} at `{short(name)}`"
+        message, says = f"its {told}", f"the {told} at `{name}`"
         measured, threshold = f"{number(ratios[place])}", f"{number(HUGE[0])} (warning), {number(HUGE[1])} (error)"
     if severity is Severity.INFO:
         message += "; three steps later it no longer does so: what begins near 0 has opened"
     code, remedy = ("vanishing-gradient", VANISHING) if vanishes else ("exploding-gradient", EXPLODING)
-    finding = Finding(code, severity, short(name), message, measured, threshold, remedy)
+    finding = Finding(code, severity, name, message, measured, threshold, remedy)
     word = code.partition("-")[0] if severity > Severity.INFO else "opens later"
     return Ill(finding, says, word, (place,), ("ratio",))
 
@@ -97,29 +99,29 @@ def _abrupt(flow: Flow, ratios: Mapping[int, float], fall: float) -> str:
     jump, a, b = max(jumps)
     if jump < ABRUPT * abs(fall):
         return ", step by step"
-    before, after = (short(flow.parameters[place].layer) for place in (b, a))
+    before, after = flow.label(b), flow.label(a)
     return f", most of it between `{before}` and `{after}`" if len(jumps) > 1 else ""
 
 
 def steps(flow: Flow) -> Iterator[Ill]:
     """Tell of a learning rate that is too large or too small: for all weights, for some of them, or for some against the others."""
     real = {place: update for place in flow.weights if place not in flow.zero and (update := flow.parameters[place].update) is not None}
-    coming = {place: real[place] * _growth(flow, place) for place in real if place in _compared(flow)}
+    sure = {place: real[place] for place in _compared(flow) if place in real and not flow.gated}
     if not real:
         return
     usual = median(real.values())
     if usual > LARGE_STEP[0]:
         yield _all_large(flow, real, usual)
-    elif coming and max(coming.values()) < SMALL_STEP[0]:
-        yield _all_small(flow, coming)
+    elif sure and max(sure.values()) < SMALL_STEP[0]:
+        yield _all_small(flow, sure)
     else:
-        yield from _some(flow, real, coming)
+        yield from _some(flow, real, sure)
 
 
-def _growth(flow: Flow, place: int) -> float:
-    """How much larger a gradient is at the second look: behind what begins near 0, the first step says little."""
-    again, first = flow.report.look and flow.report.look.ratio[place], flow.parameters[place].ratio
-    return max(1.0, again / first) if again and first else 1.0
+def _begins_small(flow: Flow, place: int) -> bool:
+    """Tell a weight that begins next to 0, as some last layers and gates do: the size of a step against it says as little as against 0."""
+    row = flow.parameters[place]
+    return flow.report.initialised is not False and (row.weight_rms or 0) * sqrt(row.elements / row.shape[0]) < SMALL_START
 
 
 def _all_large(flow: Flow, real: Mapping[int, float], usual: float) -> Ill:
@@ -132,8 +134,8 @@ def _all_large(flow: Flow, real: Mapping[int, float], usual: float) -> Ill:
     return Ill(finding, says, "step too large", tuple(place for place in real if real[place] > LARGE_STEP[0]), ("update",))
 
 
-def _all_small(flow: Flow, coming: Mapping[int, float]) -> Ill:
-    largest = max(coming.values())
+def _all_small(flow: Flow, sure: Mapping[int, float]) -> Ill:
+    largest = max(sure.values())
     severity = Severity.ERROR if largest < SMALL_STEP[1] else Severity.WARNING
     says = f"a step changes no weight by more than {number(largest)} of its size: the learning rate is too small"
     factor = f"raise it about {number(USUAL / largest)} times" if largest else "raise it from 0 (a warm-up begins there)"
@@ -148,7 +150,7 @@ def _all_small(flow: Flow, coming: Mapping[int, float]) -> Ill:
         f"{SMALL_STEP[0]:g} (warning), {SMALL_STEP[1]:g} (error)",
         f"{factor}: {BAND} is usual",
     )
-    return Ill(finding, says, "step too small", tuple(coming), ("update",))
+    return Ill(finding, says, "step too small", tuple(sure), ("update",))
 
 
 def _has_learned(flow: Flow) -> bool:
@@ -157,19 +159,18 @@ def _has_learned(flow: Flow) -> bool:
     return flow.report.initialised is not True and loss is not None and 0 <= loss < LEARNED * (chance or 1.0)
 
 
-def _some(flow: Flow, real: Mapping[int, float], coming: Mapping[int, float]) -> Iterator[Ill]:
-    """Compare weights with bounds, and with their median; where gates of a fresh model may hide the truth, small ones are let be."""
-    sure = flow.report.look is not None or not flow.fresh
-    large = [place for place in real if real[place] > ONE_LARGE]
-    small = [place for place in coming if sure and coming[place] < ONE_SMALL]
+def _some(flow: Flow, real: Mapping[int, float], sure: Mapping[int, float]) -> Iterator[Ill]:
+    """Compare weights with bounds, and with their median."""
+    usual = median(sure.values()) if len(sure) >= ENOUGH else 0.0
+    large = [place for place in real if real[place] > ONE_LARGE and not _begins_small(flow, place)]
+    small = [place for place in sure if sure[place] < ONE_SMALL]
+    odd = [place for place in sure if usual and _apart(sure[place], usual) > APART and not _begins_small(flow, place)]
     if large:
         yield _layers(flow, TOO_LARGE, real, large, f"{ONE_LARGE:g}")
     if small:
-        yield _layers(flow, TOO_SMALL, coming, small, f"{ONE_SMALL:g}")
-    usual = median(coming.values()) if len(coming) >= ENOUGH else 0.0
-    odd = [place for place in coming if real[place] > APART * usual or (sure and coming[place] < usual / APART)] if usual else []
+        yield _layers(flow, TOO_SMALL, sure, small, f"{ONE_SMALL:g}")
     if odd and not large and not small:
-        yield _layers(flow, UNLIKE, coming, odd, f"{number(1 / APART)} to {number(APART)} times the median, {number(usual)}")
+        yield _layers(flow, UNLIKE, sure, odd, f"{number(1 / APART)} to {number(APART)} times the median, {number(usual)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class _Pace:
 
 
 TOO_LARGE = _Pace(
-    "a step is more than twice as large as",
+    "a step is far larger than",
     "step too large",
     "lower the learning rate of this layer by a group of its own, or initialise its weights larger",
 )
@@ -202,7 +203,7 @@ def _layers(flow: Flow, pace: _Pace, steps: Mapping[int, float], odd: Sequence[i
     usual = median(steps.values())
     worst_first = sorted(odd, key=lambda place: -_apart(steps[place], usual))
     says = f"{pace.told} {counted(len(odd), 'weight')}: {flow.named(worst_first, lambda place: number(steps[place]))}"
-    where, measured = short(flow.parameters[worst_first[0]].layer), f"step / weights {number(steps[worst_first[0]])}"
+    where, measured = flow.label(worst_first[0]), f"step / weights {number(steps[worst_first[0]])}"
     finding = Finding("update-imbalance", Severity.WARNING, where, says, measured, threshold, pace.remedy)
     return Ill(finding, says, pace.word, tuple(worst_first), ("update",))
 

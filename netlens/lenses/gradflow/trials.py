@@ -27,6 +27,7 @@ REMEDIES = {
     "acos": "keep what it is given inside -1 and 1",
     "asin": "keep what it is given inside -1 and 1",
 }
+RATE = "lower the learning rate: --lr-range shows which are usable"
 OTHERWISE = "look for an overflow (fp16: try bf16), a division by zero, or the logarithm or root of what is not positive"
 
 
@@ -61,6 +62,12 @@ def _first(flow: Flow, first: FirstNonFinite) -> Ill:
         says = f"{by}{place} makes the first {counts or 'NaN or Inf'} {phase}" if by or place else f"the first NaN or Inf is made {phase}"
         operation = first.operation.lower()
         remedy = next((text for key, text in REMEDIES.items() if key in operation), OTHERWISE)
+    losses = [step.loss for step in flow.report.steps]
+    if len(losses) > 1 and isfinite(losses[0]) and not first.source:
+        says += f", in step {len(losses):,}"
+        grown = [loss for loss in losses if isfinite(loss) and losses[0] > 0 and loss > DIVERGED * losses[0]]
+        remedy = RATE if grown else remedy
+        says += f", after the loss grew from {number(losses[0])} to {number(max(grown))}" if grown else ""
     places = tuple(place for place, each in enumerate(flow.parameters) if first.name and each.layer == first.name)
     finding = Finding(CODES[first.where], Severity.ERROR, short(first.name), says, counts, "0", remedy)
     return Ill(finding, says, "not finite", places, ("nonfinite",), first.name)
@@ -71,9 +78,8 @@ def diverging(flow: Flow) -> Iterator[Ill]:
     losses = [step.loss for step in flow.report.steps]
     if len(losses) > MANY and losses[0] > 0 and losses[-1] > DIVERGED * losses[0]:
         says = f"the loss grows from {number(losses[0])} to {number(losses[-1])} in {len(losses):,} steps"
-        remedy = "lower the learning rate: --lr-range shows which are usable"
         measured = f"{number(losses[-1] / losses[0])} times the first loss"
-        yield Ill(Finding("loss-diverges", Severity.ERROR, "", says, measured, f"{DIVERGED:g} times", remedy), says)
+        yield Ill(Finding("loss-diverges", Severity.ERROR, "", says, measured, f"{DIVERGED:g} times", RATE), says)
 
 
 def overfitting(flow: Flow) -> Iterator[Ill]:

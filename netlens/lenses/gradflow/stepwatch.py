@@ -1,0 +1,256 @@
+"""Watching one call of the user's step function: its forward passes, its backward passes, and its optimizers, as it runs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from netlens.lenses.gradflow.backward import Layers, Unmeasured
+from netlens.lenses.gradflow.shards import is_sharded, local_part
+from netlens.lenses.gradflow.statistics import Magnitudes, histograms
+from netlens.lenses.gradflow.stepnames import Known, Names, unwrapped
+from netlens.lenses.gradflow.stepnumbers import own_gradients
+from netlens.lenses.gradflow.updates import Cosines
+from netlens.parts import Histogram
+from netlens.probing.activations import Output, watched
+from netlens.probing.counting import samples_in
+from netlens.probing.paths import every_call
+from netlens.probing.trace import plain_kernels
+
+Own = Callable[[list[Any], list[Tensor]], object]  # gets parameters with the gradients of this process, before others add theirs
+
+
+@dataclass
+class Seen:
+    """What one call of the step function showed; keys are ids of parameters."""
+
+    layers: Layers
+    used: set[int] = field(default_factory=set)  # their modules ran
+    gradients: dict[int, Magnitudes] = field(default_factory=dict)  # as backward left them, without the loss scale
+    weights: dict[int, float] = field(default_factory=dict)  # sum of squares, before the optimizer moved them
+    histograms: dict[int, Histogram | None] = field(default_factory=dict)
+    updates: dict[int, float] = field(default_factory=dict)  # norm of the step / norm of the weights before
+    losses: list[Tensor] = field(default_factory=list)  # that backward was called on, without the loss scale
+    scale: float = 1.0  # of the loss
+    clipped: tuple[float, float] | None = None  # norm as backward left it, and as the optimizer got it
+    backwards: int = 0
+    stepped: dict[str, int] = field(default_factory=dict)  # steps of each class of optimizer
+    samples: int = 0  # that the first model was called with
+    left: bool = False  # gradients of an earlier step were still there
+
+
+class Watch:
+    """Watches calls of one step function, one after the other."""
+
+    def __init__(self, names: Names, numbers: Any, own: Own | None = None, *, cosines: bool = False) -> None:
+        self.names = names
+        self.order: dict[int, Known] = {}  # in forward order
+        self.tops: dict[str, None] = {}  # models that ran
+        self.held: set[int] = set()  # by optimizers
+        self.cosines: dict[int, Cosines] = {}
+        self.seen = Seen(Layers(careful=False))
+        self._numbers, self._own, self._keeps = numbers, own, cosines
+        self._inside = self._backward = False
+        self._done: set[int] = set()  # an optimizer has stepped, in this call
+        self._spent: dict[int, Any] = {}  # states of gradients that were stepped with
+        self._before: dict[int, list[Tensor]] = {}  # values, while an optimizer steps
+        self._written: dict[int, Any] = {}  # states of gradients as backward left them
+        self._scales: dict[int, Tensor] = {}  # of losses, by their ids
+        self._last = False
+
+    @contextmanager
+    def watching(self, *, last: bool) -> Iterator[Seen]:
+        """Watch while the block calls the function; `last`: histograms are wanted."""
+        self.seen, self._last = Seen(Layers(careful=False)), last
+        self._done.clear()
+        self._scales.clear()
+        original, thread = torch.autograd.backward, threading.get_ident()
+        scaling = torch.amp.GradScaler.scale
+
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            if self._backward or threading.get_ident() != thread:  # of a checkpoint, in the middle of another
+                return original(tensors, *args, **kwargs)
+            return self._differentiate(original, [tensors] if isinstance(tensors, Tensor) else list(tensors), tensors, *args, **kwargs)
+
+        def scale(scaler: Any, outputs: Any) -> Any:
+            result = scaling(scaler, outputs)
+            if isinstance(result, Tensor) and scaler.is_enabled():
+                self._scales[id(result)] = result.new_tensor(scaler.get_scale())
+            return result
+
+        hooks = register_optimizer_step_pre_hook(self._begin), register_optimizer_step_post_hook(self._end)
+        try:
+            with (
+                plain_kernels(),
+                patch.object(torch.autograd, "backward", backward),
+                patch.object(torch.amp.GradScaler, "scale", scale),
+                every_call(self._call),
+            ):
+                yield self.seen
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self._settle([known.tensor for key, known in self.order.items() if key not in self._done])
+
+    # --- Forward
+
+    def _call(self, original: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._inside:
+            self._runs(module)
+            return original(module, *args, **kwargs)
+        if unwrapped(module) is not module or next(module.parameters(), None) is None:
+            return original(module, *args, **kwargs)
+        top, _ = self.names.place(module)
+        self.tops.setdefault(top)
+        self.seen.samples = self.seen.samples or samples_in((args, kwargs))
+        self._inside = True
+        try:
+            with watched(module, lambda output: self._look(output, module)):
+                return module(*args, **kwargs)
+        finally:
+            self._inside = False
+            for known in self.names.parameters_of(module):  # of modules that are never called themselves
+                self.order.setdefault(id(known.tensor), known)
+
+    def _runs(self, module: nn.Module) -> None:
+        for tensor in module._parameters.values():
+            known = None if tensor is None else self.names.listed(tensor)
+            if known is not None:
+                self.order.setdefault(id(tensor), known)
+                self.seen.used.add(id(tensor))
+
+    def _look(self, output: Output, module: nn.Module) -> None:
+        top, path = self.names.place(module)
+        name = ".".join(filter(None, (path, output.name)))
+        try:
+            self.seen.layers.look(replace(output, name=f"{top}\n{name}"))  # no name of a module has a line break
+        except Exception as error:
+            raise Unmeasured(f"{name}, {output.type}, of shape {tuple(output.tensor.shape)}") from error
+
+    # --- Backward
+
+    def _differentiate(self, original: Any, roots: list[Tensor], *args: Any, **kwargs: Any) -> None:
+        seen = self.seen
+        sharded = any(is_sharded(known.tensor) for known in self.order.values())
+        for leaf in () if sharded else _leaves(roots):  # leaves are wholes then, made for this pass
+            if self.names.knows(leaf):
+                self.order.setdefault(id(leaf), self.names.parameter(leaf))
+        seen.left = seen.left or self._has_left()
+        scale = next((self._scales[id(root)] for root in roots if id(root) in self._scales), None)
+        seen.scale = 1.0 if scale is None else float(scale)
+        before = {key: _state(known.tensor.grad) for key, known in self.order.items()}
+        whole = [known.tensor for known in self.order.values() if known.tensor.requires_grad and not is_sharded(known.tensor)]
+        own = own_gradients(whole) if self._own is not None else None
+        self._backward = True
+        try:
+            with seen.layers.receiving():
+                original(*args, **kwargs)
+        finally:
+            self._backward = False
+        seen.backwards += 1
+        seen.losses += [root.detach() / seen.scale for root in roots if root.numel() == 1]
+        fresh = [key for key, known in self.order.items() if key not in self._done]
+        self._measure(fresh, [_state(self.order[key].tensor.grad) != before.get(key) for key in fresh])
+        if own is not None and self._own is not None:
+            self._own(whole, own())
+            self._own = None  # of the first pass alone: later ones may begin with other weights
+
+    def _measure(self, keys: Sequence[int], chosen: Sequence[bool]) -> None:
+        parameters = [self.order[key].tensor for key in keys]
+        gradients = [parameter.grad if take else None for parameter, take in zip(parameters, chosen, strict=True)]
+        weights = [None if key in self.seen.weights else parameter for key, parameter in zip(keys, parameters, strict=True)]
+        found, squares = self._numbers.magnitudes(gradients, parameters), self._numbers.squares(weights, parameters)
+        for key, gradient, numbers, square in zip(keys, gradients, found, squares, strict=True):
+            if square is not None:
+                self.seen.weights[key] = square
+            if numbers is not None:
+                self.seen.gradients[key] = numbers.divided(self.seen.scale)
+            if gradient is not None:
+                self._written[key] = _state(gradient)
+        if self._last:
+            places = [(key, local_part(gradient)) for key, gradient in zip(keys, gradients, strict=True) if gradient is not None]
+            scaled = [part / self.seen.scale if self.seen.scale != 1 else part for _, part in places]
+            self.seen.histograms |= dict(zip((key for key, _ in places), histograms(scaled), strict=True))
+
+    def _settle(self, parameters: Sequence[Tensor]) -> None:
+        """Compare the gradients with those of the call before, where somebody wants to know."""
+        for parameter in parameters if self._keeps else ():
+            if not is_sharded(parameter):
+                self.cosines.setdefault(id(parameter), Cosines()).add([parameter.grad])
+
+    def _has_left(self) -> bool:
+        """Tell whether gradients that an optimizer has stepped with are still there, unwritten, so that new ones will be added to them."""
+        gradients = [(self.order[key].tensor.grad, state) for key, state in self._spent.items()]
+        self._spent.clear()
+        return any(_state(gradient) == state and bool(local_part(gradient).any()) for gradient, state in gradients if gradient is not None)
+
+    # --- Optimizers
+
+    def _begin(self, optimizer: Optimizer, *_: Any) -> None:
+        parameters = _parameters(optimizer)
+        for parameter in parameters:
+            self.order.setdefault(id(parameter), self.names.parameter(parameter))
+        keys = [id(parameter) for parameter in parameters]
+        self.held.update(keys)
+        fresh = [key for key in keys if key not in self._done]
+        self._measure(fresh, [key not in self.seen.gradients for key in fresh])
+        self._compare(fresh)
+        self._settle([self.order[key].tensor for key in fresh])
+        self._before[id(optimizer)] = [local_part(parameter.detach()).clone() for parameter in parameters]
+
+    def _compare(self, keys: Sequence[int]) -> None:
+        """Note whether gradients are smaller than backward left them; who did not write them did not clip them."""
+        taken = [key for key in keys if key in self.seen.gradients]
+        parameters = [self.order[key].tensor for key in taken]
+        states = [_state(parameter.grad) for parameter in parameters]
+        if self._numbers.alone and states == [self._written.get(key) for key in taken]:
+            return
+        now = sum(filter(None, self._numbers.squares([parameter.grad for parameter in parameters], parameters)))
+        before = sum(self.seen.gradients[key].squares for key in taken)
+        if 0 < now < before * 0.999:
+            self.seen.clipped = sqrt(before), sqrt(now)
+
+    def _end(self, optimizer: Optimizer, *_: Any) -> None:
+        parameters, before = _parameters(optimizer), self._before.pop(id(optimizer))
+        kind = type(optimizer).__name__
+        self.seen.stepped[kind] = self.seen.stepped.get(kind, 0) + 1
+        with torch.no_grad():
+            moved = [local_part(parameter.detach()) - value for parameter, value in zip(parameters, before, strict=True)]
+        steps, sizes = self._numbers.squares(moved, parameters), self._numbers.squares(before, parameters)
+        for parameter, step, size in zip(parameters, steps, sizes, strict=True):
+            key = id(parameter)
+            if key not in self._done and key in self.seen.gradients and size:
+                self.seen.updates[key] = sqrt((step or 0.0) / size)
+            self._done.add(key)
+            if parameter.grad is not None:
+                self._spent[key] = _state(parameter.grad)
+
+
+def _parameters(optimizer: Optimizer) -> list[Any]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _state(gradient: Tensor | None) -> tuple[int, int] | None:
+    return None if gradient is None else (id(gradient), gradient._version)
+
+
+def _leaves(roots: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield the leaves of a graph into which gradients flow."""
+    waiting: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
+    seen = set(waiting)
+    for node in waiting:  # grows while it is walked
+        if (variable := getattr(node, "variable", None)) is not None:
+            yield variable
+        fresh = [child for child, _ in node.next_functions if child is not None and child not in seen]
+        seen.update(fresh)
+        waiting += fresh

@@ -40,6 +40,9 @@ demo: $(VENV)/.installed
 	echo; echo "# Where does it look when it says ring, and where for triangle? By three methods, one of which knows no class"; \
 	run 0 gradcam sample_models/shapes.py:ShapeNet --checkpoint sample_models/weights/shapenet.safetensors \
 	  --image sample_models/scenes/08-triangle-ring.png --target ring --target triangle --method gradcam,layercam,eigencam --boxes sample_models/scenes/boxes.json; \
+	echo; echo "# Is it learning, and if not, which layer stops it?"; \
+	run 0 gradflow sample_models/shapes.py:ShapeNet --data sample_models.scenes:SceneDataset --lr 0.1 --steps 3; \
+	run 1 gradflow sample_models/sick.py:detached_branch --data sample_models.scenes:SceneDataset --no-pictures --fail-on warning; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \

@@ -111,6 +111,8 @@ def gradcam(
     layer: int | str | Sequence[int | str] | None = None,
     names: Sequence[str] | None = None,
     output: str | None = None,
+    point: tuple[float, float] | None = None,
+    against: Tensor | None = None,
 ) -> Gradcam:
     """Where `model` looks in each sample of `x`. Draws nothing; runs in eval mode on its own device, and leaves it as it came.
 
@@ -122,10 +124,12 @@ def gradcam(
         kwargs: named arguments beside `x`.
         target: a class by its index or name, "top3" for the three most probable, or several of these; None: the top prediction.
         method: one or several of "cam", "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "finercam", "eigencam", "scorecam",
-            "ablationcam", "fullgrad", "legrad".
+            "ablationcam", "fullgrad", "legrad"; "all": those that the model allows.
         layer: a name, the end of one, a glob or an index; several are fused. None: found by test.
         names: of the classes, in the order of the model's outputs.
         output: which of several outputs is explained: "logits".
+        point: of a segmentation, column and row in `x`: this pixel alone.
+        against: one sample, (1, C, H, W): what makes the others like it, for a model that puts out embeddings.
 
     Returns:
         `report`, and `maps`, one for each of `report.maps`: (h, w) on the layer's grid, neither resized nor scaled.
@@ -136,7 +140,9 @@ def gradcam(
     """
     from netlens.lenses.gradcam.api import gradcam as made
 
-    return made(model, x, kwargs=kwargs, target=target, method=method, layer=layer, names=names, output=output)
+    return made(
+        model, x, kwargs=kwargs, target=target, method=method, layer=layer, names=names, output=output, point=point, against=against
+    )
 
 
 def gradflow(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlens.cli import console
-from netlens.cli.pictures import ELSEWHERE, TOLD, _check_folder, _explained, _folder, _one_line, _temporary
+from netlens.cli.files import ELSEWHERE, TOLD, check_folder, explained, one_line, write
 from netlens.errors import FileProblem
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Arrays:
         self._names = FileNames(LONGEST - len(self._prefix))
         self._saved: Counter[str] = Counter()
         self._written: list[Path] = []
-        with _explained(out):
-            _check_folder(out)
+        with explained(out):
+            check_folder(out)
 
     def reserve(self, names: Iterable[str]) -> None:
         """Check all files before the first is written; a name stands as often as it will be saved.
@@ -67,11 +67,7 @@ class Arrays:
             FileProblem: it cannot be written.
         """
         path = self._path(name, self._saved)
-        with _explained(path), _folder(self._out), _temporary(path) as temporary:
-            with temporary.open("xb") as file:
-                file.write(encode(values))
-            self._check(path)
-            temporary.replace(path)
+        write(path, encode(values), self._check)
         self._written.append(path)
         return str(path)
 
@@ -82,7 +78,7 @@ class Arrays:
         else:
             lines = [f"wrote {len(self._written)} files of raw numbers, {self._out / self._prefix}*.npy"]
         for line in lines:
-            console.note(_one_line(line))
+            console.note(one_line(line))
 
     def _path(self, name: str, seen: Counter[str]) -> Path:
         seen[name] += 1
@@ -90,7 +86,7 @@ class Arrays:
 
     def _check(self, path: Path) -> None:
         """Raise where the place is taken by what netlens may not replace."""
-        with _explained(path):
+        with explained(path):
             if not os.path.lexists(path):
                 return
             if not stat.S_ISREG(path.lstat().st_mode):

@@ -8,19 +8,19 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shlex
 import shutil
 import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlens import __version__
 from netlens.cli import console
+from netlens.cli.files import ELSEWHERE, TOLD, check_folder, explained, one_line, write
 from netlens.cli.options import ReportFormat
 from netlens.errors import FileProblem
 
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 
 OUT = "netlens-out"  # the folder, where neither the command line nor the configuration names one
 SUBJECT = 48  # bytes of the subject in a file name
-TOLD = 8  # files that are told one by one
 SHOWN = 4  # pictures that are drawn in the terminal
 PAGE = re.compile(r"(.+)-\d+\.png")
 OF = " of "  # in the text "Page" of every page but the first: "2 of kernels-resnet18-conv1.png"
-ELSEWHERE = "choose another folder: --out FOLDER"
 
 
 class Pictures:
@@ -63,8 +61,8 @@ class Pictures:
         self._written: list[str] = []
         self._preferred: list[tuple[str, Image]] = []
         self._others: list[tuple[str, Image]] = []
-        with _explained(out):
-            _check_folder(out)
+        with explained(out):
+            check_folder(out)
 
     def reserve(self, names: Iterable[str]) -> None:
         """Check all files before the first is written; a name stands as often as it will be saved.
@@ -98,11 +96,7 @@ class Pictures:
         path = self._path(name, self._saved, page)
         first = f"{self._prefix}{self._names.of(name, self._saved[name])}.png"
         content = encode(image, {**self._facts, **facts, **({"Page": f"{page}{OF}{first}"} if page > 1 else {})})
-        with _explained(path), _folder(self._out), _temporary(path) as temporary:
-            with temporary.open("xb") as file:  # "x" keeps to the umask, which mkstemp does not
-                file.write(content)
-            self._check(path)
-            temporary.replace(path)
+        write(path, content, self._check)
         self._firsts.add(first)
         self._remember(str(path), image, prefer)
         return str(path)
@@ -122,7 +116,7 @@ class Pictures:
             with suppress(OSError):
                 path.unlink()
         for line in (*self._told(), *(f"removed {path}, a page of an earlier run" for path in stale[:TOLD])):
-            console.note(_one_line(line))
+            console.note(one_line(line))
         if self._show:
             self._draw(format)
 
@@ -132,7 +126,7 @@ class Pictures:
 
     def _there(self) -> list[str]:
         """Return the names of the files of this lens and subject."""
-        with _explained(self._out):
+        with explained(self._out):
             return sorted(file.name for file in self._out.glob("*.png") if file.name.startswith(self._prefix))
 
     def _is_stale(self, path: Path) -> bool:
@@ -148,7 +142,7 @@ class Pictures:
         """Raise where the place is taken by what netlens may not replace."""
         from netlens.drawing.png import is_ours
 
-        with _explained(path):
+        with explained(path):
             try:
                 mode = path.lstat().st_mode
             except FileNotFoundError:
@@ -182,67 +176,13 @@ class Pictures:
         folder = f"{self._out}{os.sep}"
         if format is not ReportFormat.TABLE or not console.is_terminal(stream):
             needed = "a terminal" if format is ReportFormat.TABLE else "--format table"
-            console.note(_one_line(f"--show needs {needed}; the pictures are in {folder}"))
+            console.note(one_line(f"--show needs {needed}; the pictures are in {folder}"))
             return
         from netlens.drawing.terminal import draw, palette
 
         columns, lines = shutil.get_terminal_size()
         colours = palette(os.environ, getattr(stream, "encoding", None))
         for path, image in self._best():
-            console.write(f"\n{_one_line(path)}\n{draw(image, columns, lines - 3, colours)}")  # less the title, a gap and the prompt
+            console.write(f"\n{one_line(path)}\n{draw(image, columns, lines - 3, colours)}")  # less the title, a gap and the prompt
         if more := len(self._written) - len(self._best()):
-            console.note(_one_line(f"{more} more in {folder}"))
-
-
-def _one_line(text: str) -> str:
-    from netlens.drawing.escapes import harmless
-
-    return harmless(text)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what the system says about a path into two lines."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        do = "make room" if full else "check the folder and its permissions"
-        raise FileProblem(f"{path} cannot be written: {reason}", hint=f"{do}, or {ELSEWHERE}") from error
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise OSError where no file could be written to a folder that may have to be made first."""
-    there = folder
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not stat.S_ISDIR(there.stat().st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder" if there == folder else f"{there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, f"files cannot be made in {there}")
-
-
-@contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """Make a folder for the block; where it fails, what was made goes again."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        with suppress(OSError):
-            for place in made:
-                place.rmdir()  # an empty one only
-        raise
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Name a file beside `path`; whatever happens, none of that name stays."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+            console.note(one_line(f"{more} more in {folder}"))

@@ -12,9 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from netlens.errors import NetlensError
 from netlens.probing.attention_layers import HINT, Layers, attention_layers
-from netlens.probing.differentiable import Call, differentiable, first_tensor, replaced
+from netlens.probing.differentiable import Call, differentiable, first_tensor
 from netlens.probing.leaves import map_tensors
 from netlens.probing.paths import every_call
+from netlens.probing.replacing import exchanged
 
 Score = Callable[[Any], Tensor]  # a model's output -> (N,)
 Look = Callable[[list[Tensor]], None]
@@ -84,7 +85,7 @@ class _Relay:
             finally:
                 self._inside = False
         tokens = self._tokens if index == self._running - 1 else first_tensor((args, kwargs))
-        result = replaced(self._form, first_tensor(self._form), tokens)
+        result = exchanged(self._form, first_tensor(self._form), tokens)
         if first_tensor(result) is not tokens:
             raise NetlensError(f"the blocks of this model return {type(result).__name__}, which cannot be handed on", hint=HINT)
         return result
@@ -103,7 +104,7 @@ class _Relay:
 def _with_leaf(value: Any) -> Any:
     """Let a graph begin at the first tensor; a clone of the leaf is handed on, for it may be written into."""
     tensor = first_tensor(value)
-    return value if tensor is None else replaced(value, tensor, tensor.detach().requires_grad_().clone())
+    return value if tensor is None else exchanged(value, tensor, tensor.detach().requires_grad_().clone())
 
 
 def _attention_maps(root: Node | None, tokens: int) -> Iterator[Node]:

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from netlens.errors import NetlensError
 from netlens.probing.activations import Output, watched
-from netlens.probing.differentiable import Call, at_least_float32, differentiable, first_tensor, replaced
+from netlens.probing.differentiable import Call, at_least_float32, differentiable, first_tensor
+from netlens.probing.replacing import exchanged
 from netlens.probing.tokens import Layout, Layouts, as_maps
 
 Score = Callable[[Any], Tensor]  # a model's output -> (N,)
@@ -61,7 +62,7 @@ def bias_gradients(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
         leaf = given.detach().requires_grad_()
         biases = _Biases(model, call, given.shape, look)
         with watched(model, biases.watch), biases:
-            args, kwargs = replaced(call, given, leaf.clone())  # a clone: the model may write into its input
+            args, kwargs = exchanged(call, given, leaf.clone())  # a clone: the model may write into its input
             output = model(*args, **kwargs)
         scores = score(output)
         if not scores.requires_grad:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import NetlensError
+from netlens.probing.differentiable import Call, frozen, usable
 from netlens.probing.leaves import map_tensors
 from netlens.probing.replacing import Site, changed
 from netlens.probing.tokens import Layout, as_maps
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Arguments = Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,14 @@ class Cut:
             tensors = [taken.tensor for taken in self.taken.values()]
             found = torch.autograd.grad(scores.sum(), tensors, retain_graph=retain, allow_unused=True)
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
-                raise
-            message = f"after {next(iter(self.taken))!r} the model's forward writes over a tensor that the gradient needs"
-            raise NetlensError(message, hint="take a later --layer, or let the operation write to a tensor of its own") from error
+            first = next(iter(self.taken))
+            if "modified by an inplace operation" in str(error):
+                message = f"after {first!r} the model's forward writes over a tensor that the gradient needs"
+                raise NetlensError(message, hint="take a later --layer, or let the operation write to a tensor of its own") from error
+            if type(error).__name__ == "CheckpointError":  # a class of newer versions of torch
+                message = f"{first!r} is computed twice, by torch.utils.checkpoint, and a graph cannot begin in there"
+                raise NetlensError(message, hint="switch the model's gradient checkpointing off: it only saves memory") from error
+            raise
         return {
             name: None if gradient is None else as_maps(gradient, taken.layout)[0]
             for (name, taken), gradient in zip(self.taken.items(), found, strict=True)
@@ -99,37 +104,12 @@ def cut(model: nn.Module, sites: Sequence[Site], inputs: Arguments) -> Iterator[
     """
     run = Cut()
     with torch.inference_mode(False), torch.enable_grad():
-        args, kwargs = map_tensors(inputs[0], _without_graph), map_tensors(inputs[1], _without_graph)
+        args, kwargs = map_tensors(inputs, usable)
         changes = {site: partial(run._take, site) for site in sites}
-        with _frozen(model), changed(model, changes):
+        with frozen(model), changed(model, changes):
             run.output = model(*args, **kwargs)
         missing = next((site.name for site in sites if site.name not in run.taken), None)
         if missing is not None:
             message = f"layer {missing!r} did not run with this input"
             raise NetlensError(message, hint="which layers run depends on the input: take a --layer that always does")
         yield run
-
-
-def _without_graph(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach() if tensor.requires_grad else tensor
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let no weight require gradients; put copies in the place of those that were made in inference mode, which backward cannot use."""
-    stores: list[dict[str, Any]] = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    held = [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]
-    lent = [each for each in held if each[2].is_inference()]
-    trained = [tensor for _, _, tensor in held if tensor.requires_grad and tensor.is_leaf and not tensor.is_inference()]
-    try:
-        for tensor in trained:
-            tensor.requires_grad_(False)
-        for store, name, tensor in lent:
-            copied = tensor.clone()
-            store[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
-        yield
-    finally:
-        for tensor in trained:
-            tensor.requires_grad_()
-        for store, name, tensor in lent:
-            store[name] = tensor

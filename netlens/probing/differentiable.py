@@ -23,26 +23,33 @@ def differentiable(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     as it is.
     """
     with torch.inference_mode(False), torch.enable_grad(), plain_kernels(), frozen(model):
-        yield map_tensors((args, kwargs), _usable)
+        yield map_tensors((args, kwargs), usable)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Let no parameter require a gradient; copies stand in for what was made in inference mode, which backward cannot use."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad and not parameter.is_inference()]
+    """Let no weight require a gradient; copies stand in for what was made in inference mode, which backward cannot use."""
     stores: list[dict[str, Any]] = [store for module in model.modules() for store in (module._parameters, module._buffers)]
-    lent = [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None and tensor.is_inference()]
+    held = [(store, name, tensor) for store in stores for name, tensor in store.items() if tensor is not None]
+    lent = [each for each in held if each[2].is_inference()]
+    trained = [tensor for _, _, tensor in held if tensor.requires_grad and tensor.is_leaf and not tensor.is_inference()]
     try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+        for tensor in trained:
+            tensor.requires_grad_(False)
         for store, name, tensor in lent:
-            store[name] = tensor.detach().clone()
+            copied = tensor.clone()
+            store[name] = nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
         yield
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        for tensor in trained:
+            tensor.requires_grad_()
         for store, name, tensor in lent:
             store[name] = tensor
+
+
+def usable(tensor: Tensor) -> Tensor:
+    """Return an input that a graph can be made of: outside of the caller's own graph, and not of inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -54,12 +61,3 @@ def first_tensor(value: Any, least_dims: int = 0) -> Tensor | None:
     """Return the first floating tensor in arguments or outputs; None: there is none of so many dimensions."""
     found = (tensor for _, tensor in leaves(value) if tensor.is_floating_point() and tensor.dim() >= least_dims)
     return next(found, None)
-
-
-def replaced(value: Any, old: Tensor | None, new: Tensor | None) -> Any:
-    """Return arguments or outputs with one tensor in place of another."""
-    return map_tensors(value, lambda tensor: new if tensor is old else tensor)
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -114,7 +114,7 @@ def _hook(site: Site, change: Change, calls: Counter[Site]) -> Callable[[nn.Modu
         if calls[site] != site.call:
             return None
         tensor = dict(parts_of(result)).get(site.part)
-        return None if tensor is None else _exchanged(result, tensor, change(tensor, any(tensor is value for value in given)))
+        return None if tensor is None else exchanged(result, tensor, change(tensor, any(tensor is value for value in given)))
 
     return hook
 
@@ -125,13 +125,13 @@ def _call(wanted: nn.Module, hook: Callable[..., Any], original: Any, module: nn
     return result if other is None else other
 
 
-def _exchanged(value: Any, old: Tensor, new: Tensor) -> Any:
-    """Return what a layer returned, with one tensor in it exchanged."""
+def exchanged(value: Any, old: Tensor | None, new: Any) -> Any:
+    """Return arguments, or what a layer returned, with one tensor in them exchanged."""
     if not is_dataclass(value) or isinstance(value, Mapping):
         return map_tensors(value, lambda tensor: new if tensor is old else tensor)
     changed = copy(value)
     for key, child in vars(value).items():
-        object.__setattr__(changed, key, _exchanged(child, old, new))
+        object.__setattr__(changed, key, exchanged(child, old, new))
     return changed
 
 

@@ -12,7 +12,7 @@ from netlens.wording import counted, number, short
 
 CERTAIN_FRESH = 0.9  # mean largest probability of a model that has learned nothing; ours: healthy fresh models stay below 0.1
 CERTAIN_CLASSES = 3
-UNDECIDED = 0.5  # mean entropy / ln(classes); ours: the trained ShapeNet has below 0.15 on pictures of one class, one with a fresh body 0.97
+UNDECIDED = 0.5  # mean entropy / ln(classes); ours: the trained ShapeNet has below 0.15 on pictures of one class, a fresh body 0.97
 HARDLY = 0.02  # variance between samples / mean square; ours: 0.06 on pictures of one class, 0.002 with a bias that decides
 NAMED = 3  # layers that a finding lists beside its own
 

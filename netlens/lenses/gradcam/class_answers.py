@@ -23,13 +23,14 @@ class OfClasses(Answer):
     """Scores of K classes. A single logit z is those of two classes: -z and z."""
 
     classes: int
+    channels: int  # scores that the model gives
     values: Tensor  # (N, K, *grid), before softmax or sigmoid, in the graph
 
     def __init__(self, leaf: str, tensor: Tensor, channels: int, *, independent: bool = False) -> None:
         """Read `tensor`; `channels`: scores that the model gives; `independent`: several classes may be true at once."""
         super().__init__(leaf)
         self._single = channels == 1
-        self._channels = channels
+        self.channels = channels
         self.classes = max(2, channels)
         self._ending = ending(tensor, channels)
         self._sigmoid = self._single or independent or self._ending == "sigmoid"
@@ -111,7 +112,7 @@ class ClassScores(OfClasses):
         return self._seen.sigmoid() if self._sigmoid else self._seen.softmax(1)
 
     def _take(self, tensor: Tensor) -> None:
-        self.values = self._scores(tensor.reshape(-1, self._channels))
+        self.values = self._scores(tensor.reshape(-1, self.channels))
 
     def _class(self, sample: int, index: int) -> Class:
         return Class(index, self._name(index), float(self._seen[sample, index]), float(self._chances[sample, index]))

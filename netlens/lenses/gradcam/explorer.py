@@ -8,34 +8,30 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from netlens.errors import NetlensError
 from netlens.lenses.gradcam.album import Scene
 from netlens.lenses.gradcam.answers import Answer, Embedding, Target
-from netlens.lenses.gradcam.batches import Sample, padded, picture_of, sample_of, shape_of, single, some_of
+from netlens.lenses.gradcam.batches import Sample, padded, picture_of, sample_of, single, some_of
+from netlens.lenses.gradcam.checking import checked, worth_of
 from netlens.lenses.gradcam.choices import Method
 from netlens.lenses.gradcam.detections import NothingDetected
-from netlens.lenses.gradcam.facts import equal_to, heatmap, of_methods, on_input
+from netlens.lenses.gradcam.facts import equal_to, heatmap, of_methods
+from netlens.lenses.gradcam.layers import Layers
 from netlens.lenses.gradcam.measure import Explained, Map, Plan, explain
-from netlens.lenses.gradcam.report import Class, Heatmap, Layer, MethodWorth, Sanity, Shot, Worth
-from netlens.lenses.gradcam.sanity import sanity
+from netlens.lenses.gradcam.report import Class, Heatmap, Layer, MethodWorth, Sanity, Shot
 from netlens.lenses.gradcam.settings import Settings
-from netlens.lenses.gradcam.sites import candidates, chosen, named
 from netlens.lenses.gradcam.targets import read
-from netlens.lenses.gradcam.worth import energy, pointing, worth
 from netlens.loading.class_names import ClassNames
 from netlens.loading.feeding import Batch
 from netlens.loading.preprocessing import Preprocessing
 from netlens.loading.sampling import seen
 from netlens.loading.words import listed
 from netlens.probing.cutting import Arguments
-from netlens.probing.replacing import Site
 from netlens.wording import counted
 
 TOP = 5  # predictions that are reported
-CHECKED = 4  # samples whose maps are made again with other weights
 SLOW = 2.0  # seconds from which on an estimate is told
 
 
@@ -66,7 +62,7 @@ class Explorer:
     ) -> None:
         self._model, self._settings, self._names_for, self._around = model, settings, names_for, around
         self._say, self._step, self._count, self._chunk = say, step, count, chunk
-        self.layers: tuple[Layer, ...] = ()
+        self._layers = Layers(model, settings, around)
         self.shots: list[Shot] = []
         self.maps: list[Heatmap] = []
         self.values: dict[int, np.ndarray] = {}  # index of a map -> its numbers as in the paper
@@ -76,7 +72,6 @@ class Explorer:
         self._notes: dict[str, None] = {}
         self._methods: tuple[Method, ...] | None = None  # those that the model allows; None: not tried yet
         self._seconds: list[float] = []
-        self._sites: dict[tuple[int, ...], tuple[Site, ...]] = {}  # by the shape of the input
         self._told: set[str] = set()
         self._first: tuple[Arguments, Explained] | None = None  # for the sanity check
         self._nothing: NothingDetected | None = None
@@ -110,6 +105,11 @@ class Explorer:
             self.sanity = tuple(self._checked(method, seed) for method in self._methods or () if not method.slow)
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that are looked at; where they are to be listed, all."""
+        return self._layers.found
+
+    @property
     def methods(self) -> tuple[MethodWorth, ...]:
         """The mean worth of each method."""
         measured = self._settings.score or self._settings.boxes is not None
@@ -140,13 +140,12 @@ class Explorer:
                 self._keep(each, own[:place], sample, answer)
 
     def _explained(self, batch: Batch, arguments: Arguments, methods: Sequence[Method]) -> Explained:
-        plan = Plan(tuple(methods), self._chunk, self._settings.top_channels, partial(self._tell, batch.size))
-
         def ask(answer: Answer, index: int) -> Sequence[Target]:
             return self._targets(answer, batch, arguments, index)
 
-        reading = partial(self._read, batch, arguments)
-        return explain(self._model, arguments, self._sites_for(batch, arguments), reading, ask, plan, self._around)
+        sites, reading = self._layers.sites(arguments, batch.size), partial(self._read, batch, arguments)
+        plan = Plan(tuple(methods), self._chunk, self._settings.top_channels, partial(self._tell, batch.size))
+        return explain(self._model, arguments, sites, reading, ask, plan, self._around)
 
     def _targets(self, answer: Answer, batch: Batch, arguments: Arguments, index: int) -> tuple[Target, ...]:
         point = sample_of(batch, arguments, index).point(self._settings.point)
@@ -169,31 +168,13 @@ class Explorer:
 
     def _choose(self, batch: Batch, arguments: Arguments) -> None:
         """Choose the layers by the first sample."""
-        listing = self._settings.list_layers
-        if not listing and not any(method.layered for method in self._settings.methods):
-            self._sites[shape_of(arguments)] = ()
-            return
-        one, (args, kwargs) = single(batch, 0), some_of(arguments, batch.size, 0)
+        one, inputs = single(batch, 0), some_of(arguments, batch.size, 0)
 
         def score(output: Any) -> Tensor:
-            answer = self._read(one, (args, kwargs), output)
-            return answer.scores(self._targets(answer, one, (args, kwargs), 0)[:1])
+            answer = self._read(one, inputs, output)
+            return answer.scores(self._targets(answer, one, inputs, 0)[:1])
 
-        with self._around():
-            choice = chosen(self._model, args, kwargs, score, self._settings.layers)
-            picked = {layer.index: layer for layer in choice.layers}
-            every = candidates(self._model, args, kwargs) if listing else choice.layers
-        self.layers = tuple(picked.get(layer.index, layer) for layer in every)
-        self._sites[shape_of(arguments)] = choice.sites
-
-    def _sites_for(self, batch: Batch, arguments: Arguments) -> tuple[Site, ...]:
-        """Return the chosen layers; with inputs of another size tokens lie on another grid."""
-        shape = shape_of(arguments)
-        if shape not in self._sites:
-            args, kwargs = some_of(arguments, batch.size, 0)
-            with self._around():
-                self._sites[shape] = named(self._model, args, kwargs, [layer.name for layer in self.layers]) if self.layers else ()
-        return self._sites[shape]
+        self._layers.choose(inputs, score)
 
     def _possible(self, batch: Batch, arguments: Arguments) -> tuple[Method, ...]:
         """Return the methods that the model allows: all, unless those that it does not allow are to be left out."""
@@ -240,26 +221,11 @@ class Explorer:
         names = tuple(layer.name for layer in self.layers)
         found = heatmap(made, len(self.shots) - 1, names, lambda x, y: sample.place(x, y, size), equal_to(made, question))
         self.values[len(self.maps)] = made.shown.float().numpy()
-        self.maps.append(replace(found, worth=self._worth(made, sample, answer)))
+        worth = worth_of(made, sample, answer, self._model, self._settings, self._around, self._chunk)
+        self.maps.append(replace(found, worth=worth))
         self._seconds.append(made.seconds)
-
-    def _worth(self, made: Map, sample: Sample, answer: Answer) -> Worth | None:
-        """Measure how far a map can be believed, as far as it is asked for; None also where the input is no picture."""
-        picture, settings = sample.picture, self._settings
-        if picture is None or picture.dim() != 3 or made.values.dim() != 2 or not (settings.score or settings.boxes):
-            return None
-        heat = on_input(made.values, (picture.shape[-2], picture.shape[-1]), sample.share)
-        boxes = sample.objects(settings.boxes, made.target)
-        if not settings.score:
-            return Worth(pointing=pointing(heat, boxes), energy=energy(heat, boxes))
-
-        def probability(pictures: Tensor) -> Tensor:
-            with torch.no_grad(), self._around():
-                return answer.again(self._model(pictures.to(picture))).probabilities([made.target] * len(pictures))
-
-        found = worth(heat, picture, probability, boxes, batch_size=self._chunk)
-        self._step()
-        return found
+        if worth is not None:
+            self._step()
 
     def _tell(self, samples: int, title: str, done: int, total: int, seconds: float) -> None:
         """Say once how long a slow method will take."""
@@ -274,21 +240,8 @@ class Explorer:
             self._say(f"{title}: {passes:,} forward passes for {pictures}, about {expected:,.0f} s")
 
     def _checked(self, method: Method, seed: int) -> Sanity:
-        """Make maps of the first samples again while weights are drawn anew; of the same classes each time."""
         assert self._first is not None
         arguments, made = self._first
-        some = some_of(arguments, made.answer.samples, 0, CHECKED)
-        asked: dict[int, dict[int, Target]] = {}
-        for each in made.maps:
-            asked.setdefault(each.sample, {})[id(each.target)] = each.target
-
-        def again() -> list[Tensor]:
-            def ask(_answer: Answer, index: int) -> list[Target]:
-                return list(asked[index].values())
-
-            sites = self._sites[shape_of(arguments)]
-            found = explain(self._model, some, sites, made.answer.again, ask, Plan((method,), self._chunk), self._around)
-            self._step()
-            return [each.shown for each in found.maps]
-
-        return Sanity(method.name, *sanity(self._model, again, seed=seed))
+        sites = self._layers.sites(arguments, made.answer.samples)
+        self._step()
+        return checked(self._model, method, arguments, made, sites, self._chunk, self._around, seed=seed)

@@ -12,7 +12,7 @@ from netlens.lenses.gradcam.answers import Answer
 from netlens.lenses.gradcam.class_answers import ClassScores
 from netlens.lenses.gradcam.methods import widened
 
-CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3}  # of the largest score; half precision and TF32 need more than float32's own 1e-6
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest score; TF32 has few digits
 
 
 def head_weights(model: nn.Module, activation: Tensor, answer: Answer) -> Tensor:
@@ -30,15 +30,32 @@ def head_weights(model: nn.Module, activation: Tensor, answer: Answer) -> Tensor
     """
     if isinstance(answer, ClassScores):
         means, scores = widened(activation).flatten(2).mean(2), widened(answer.values.detach())
-        close = (CLOSE[torch.float64] if activation.dtype == torch.float64 else CLOSE[torch.float32]) * float(scores.abs().amax())
-        for weight, bias in _linear(model, activation.shape[1], scores.shape[1]):
-            made = means @ widened(weight).T + (0 if bias is None else widened(bias))
-            if float((made - scores).abs().amax()) <= close:
-                return widened(weight)
+        finite = (means.isfinite().all(1) & scores.isfinite().all(1)).nonzero()[:, 0]  # what is not finite cannot be compared
+        means, scores = means[finite], scores[finite]
+        close = CLOSE[_precision(activation, scores)]
+        for weight, bias in _linear(model, activation.shape[1], answer.channels):
+            rows = _of_classes(weight, answer.classes)
+            made = means @ rows.T + (0 if bias is None else _of_classes(bias, answer.classes))
+            if not len(finite) or (made - scores).abs().amax() <= close * scores.abs().amax():
+                return rows
     raise UsageError(
         f"CAM needs scores that are a linear layer of the layer's means, and those of {type(model).__name__} are made in another way",
         hint="take --method gradcam, which is the same where CAM is possible",
     )
+
+
+def _precision(activation: Tensor, scores: Tensor) -> torch.dtype:
+    """Return what was computed in: under autocast activations may be wider than the scores, which show it by their digits."""
+    if activation.dtype in (torch.float16, torch.bfloat16, torch.float64):
+        return activation.dtype
+    half = (dtype for dtype in (torch.float16, torch.bfloat16) if torch.equal(scores.to(dtype).to(scores.dtype), scores))
+    return next(half, torch.float32)
+
+
+def _of_classes(given: Tensor, classes: int) -> Tensor:
+    """Return weights or biases of all classes: a single logit z scores two, by -z and z."""
+    given = widened(given)
+    return given if len(given) == classes else torch.cat([-given, given])
 
 
 def _linear(model: nn.Module, channels: int, classes: int) -> Iterator[tuple[Tensor, Tensor | None]]:

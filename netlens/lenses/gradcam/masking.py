@@ -121,7 +121,7 @@ def ablation_maps(asking: Asking, site: Site, activation: Tensor, plan: Plan) ->
     whole = torch.full((len(asking.targets),), torch.nan)
     scores = whole[:, None].repeat(1, len(activation))
     start, done = perf_counter(), 0
-    for channels in active.split(max(1, min(COPIES, ELEMENTS // max(1, activation.numel())))):
+    for channels in active.split(max(1, min(COPIES, ELEMENTS // max(1, activation.numel())))) if len(active) else ():
         found = _ablated(asking, site, channels.tolist()).to(scores.device)
         whole, scores[:, channels.to(scores.device)] = found[:, -1], found[:, :-1].to(scores.dtype)
         done += len(channels)

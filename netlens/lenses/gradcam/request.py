@@ -77,7 +77,7 @@ class Request:
         return cls(
             model=AskedModel.of(asked, "gradcam"),
             samples=samples,
-            running=AskedRun.of(asked, "gradcam"),
+            running=AskedRun.of({"auto_batch": True, **asked}, "gradcam"),  # samples do not depend on each other: the maps are the same
             methods=methods,
             every=every,
             targets=tuple(part for text in asked.get("target") or () for part in _parts(text)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
     if device.torch_device.type != "cpu":
         say(device.header)
     found = valued(request.model, seed=running.seed, progress=progress)
-    options = levers(device.torch_device, batch_size=request.samples.batch_size, dtype=running.dtype, pictures=bool(request.samples.images))
+    size = request.samples.batch_size
+    options = levers(device.torch_device, batch_size=size, dtype=running.dtype, pictures=bool(request.samples.images))
     with (
         out_of_memory_told(device.torch_device, options),
         placed(found.model, device.torch_device, dtype=running.dtype, channels_last=running.channels_last),
@@ -73,10 +75,12 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
             return _Run(request, found, model, device, say, step).run(batch_size)
 
         with in_eval_mode(model), seeded(running.seed):
-            done, fitted = halving(run, request.samples.batch_size)  # samples do not depend on each other: the maps are the same
-    if fitted == request.samples.batch_size:
+            if not running.auto_batch:
+                return run(size)
+            done, fitted = halving(run, size)
+    if fitted == size:
         return done
-    note = f"{request.samples.batch_size} samples in one pass did not fit into memory: run with --batch-size {fitted}"
+    note = f"{size} samples in one pass did not fit into memory: run with --batch-size {fitted}"
     return replace(done, report=replace(done.report, notes=(*done.report.notes, note)))
 
 
@@ -113,7 +117,7 @@ class _Run:
                     break
             explorer.finish(request.running.seed if request.sanity else None)
         except Exception as error:
-            if isinstance(error, NetlensError) or out_of_memory(error) or not self._raises():
+            if isinstance(error, NetlensError) or out_of_memory(error) or not (_in_a_forward(error) or self._raises()):
                 raise
             raise failed_forward(self._model, *self._current, error, self._around) from error
         report = GradcamReport(
@@ -169,14 +173,7 @@ class _Run:
         return False
 
     def _settings(self, samples: Samples) -> Settings:
-        request = self._request
-        config = getattr(self._model, "config", None)
-        return replace(
-            request.settings,
-            reference=self._reference(samples),
-            labels=getattr(config, "num_labels", None),
-            independent=getattr(config, "problem_type", None) == "multi_label_classification",
-        )
+        return replace(self._request.settings, reference=self._reference(samples)).told_by(self._model)
 
     def _reference(self, samples: Samples) -> Any:
         """Return what the model makes of the picture of `--against`."""
@@ -199,3 +196,14 @@ class _Run:
         for names in self._names.values():
             if names is not None:
                 yield f"names of classes from {names.source}"
+
+
+def _in_a_forward(error: Exception) -> bool:
+    """Tell whether the code of some module raised, as of masked pictures, or what it called: with nothing of netlens in between."""
+    inside = False
+    for frame, _ in walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("netlens."):
+            inside = False
+        elif isinstance(frame.f_locals.get("self"), nn.Module):
+            inside = True
+    return inside

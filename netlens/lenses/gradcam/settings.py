@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from netlens.lenses.gradcam.choices import Method
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from netlens.loading.boxes import Boxes
 
@@ -30,3 +30,9 @@ class Settings:
     reference: Tensor | None = None
     labels: int | None = None
     independent: bool = False
+
+    def told_by(self, model: nn.Module) -> Settings:
+        """Return the same with what the configuration of a model of transformers says of its classes."""
+        config = getattr(model, "config", None)
+        independent = getattr(config, "problem_type", None) == "multi_label_classification"
+        return replace(self, labels=getattr(config, "num_labels", None), independent=independent)

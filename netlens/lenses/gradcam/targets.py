@@ -14,6 +14,7 @@ from netlens.lenses.gradcam.detections import Detections, NothingDetected, detec
 from netlens.loading.suggest import closest
 from netlens.loading.words import listed, one_line
 from netlens.probing.leaves import Leaf, leaves
+from netlens.wording import counted
 
 __all__ = ["Answer", "NothingDetected", "Target", "embeddings", "read"]
 
@@ -45,6 +46,16 @@ def read(
     Raises:
         UsageError: it is not clear what is meant, or nothing in it can be explained.
     """
+    answer = _answer(output, samples, size, key, reference, labels, independent)
+    if samples is not None and answer.samples != samples:
+        message = f"the model's answer has {counted(answer.samples, 'row')} for {counted(samples, 'sample')}"
+        raise UsageError(message, hint="its first dimension must be the samples: choose another with --output KEY, or wrap the model")
+    return answer
+
+
+def _answer(
+    output: Any, samples: int | None, size: Size | None, key: str | None, reference: Tensor | None, labels: int | None, independent: bool
+) -> Answer:
     if key is None and reference is None and detects(output):
         return Detections(output, labels=labels, size=size)
     leaf, tensor = _chosen(output, key, samples, SCORES if reference is None else VECTORS)

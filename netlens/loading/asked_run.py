@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netlens.errors import UsageError
+from netlens.errors import FileProblem, UsageError
 from netlens.loading.device import parse_compute_device
 from netlens.loading.images import find_images
 from netlens.loading.input_specs import InputSpec, parse_input_spec
@@ -37,7 +37,7 @@ class AskedSamples:
         """Read the options of a command line, by their names.
 
         Raises:
-            NetlensError: any of them cannot be, or two of them say what goes in.
+            NetlensError: any of them cannot be, a file is missing, or two of them say what goes in.
         """
         _one_source(asked)
         return cls(
@@ -88,6 +88,8 @@ def _choice(value: Any) -> str | None:
 
 def _input(text: str) -> InputSpec | Path:
     path = user_path(text)
+    if path.suffix.lower() in SAVED and not path.exists():
+        raise FileProblem(f"no file {text!r}", hint="paths start at the current folder")
     return path if path.suffix.lower() in SAVED or path.is_file() else parse_input_spec(text)
 
 

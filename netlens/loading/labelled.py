@@ -42,6 +42,7 @@ class Batches:
     random_inputs: bool = False
     named: bool = False  # by `--data`, where labels are expected
     notes: Callable[[], tuple[str, ...]] = field(default=tuple, repr=False)  # complete when all have been read
+    count: Callable[[], int | None] = field(default=lambda: None, repr=False)  # of different ones; None: not known yet, or no end
 
     @property
     def random_labels(self) -> bool:
@@ -128,7 +129,7 @@ def _of_data(asked: AskedSamples, model: AskedModel, found: Valued, seed: int) -
         )
         return (*data.notes, again) if numbered.wrapped else data.notes
 
-    return Batches(name, numbered, "--data", named=True, notes=notes)
+    return Batches(name, numbered, "--data", named=True, notes=notes, count=lambda: numbered.count)
 
 
 def _of_samples(asked: AskedSamples, model: AskedModel, found: Valued, seed: int) -> Batches:
@@ -139,7 +140,7 @@ def _of_samples(asked: AskedSamples, model: AskedModel, found: Valued, seed: int
     saved = any(isinstance(one, Path) for one in asked.inputs)
     numbered = Drawn(feeding.first(samples), seed) if samples.random else Replayed(samples.batches, seed)
     read = (lambda number: _with_saved_labels(numbered(number), found.model)) if saved else numbered
-    return Batches(samples.name, read, "--input", samples.random, notes=samples.notes)
+    return Batches(samples.name, read, "--input", samples.random, notes=samples.notes, count=lambda: numbered.count)
 
 
 def _with_saved_labels(batch: Batch, model: nn.Module) -> Batch:

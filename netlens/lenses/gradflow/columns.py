@@ -139,7 +139,7 @@ def chosen(report: GradflowReport, sort: str | None, most: int | None) -> list[i
 def _badness(report: GradflowReport) -> Callable[[int], tuple[int, int, bool, float]]:
     """Rank parameters: by their findings, then by what they lack, then by how far their step, or gradient, is from the usual one."""
     sick = marks(report)
-    sizes = {place: each.update or each.ratio for place, each in enumerate(report.parameters)}
+    sizes = {place: each.update or each.ratio or each.rms for place, each in enumerate(report.parameters)}
     known = [log10(size) for size in sizes.values() if size and isfinite(size)]
     usual = median(known) if known else 0.0
 
@@ -202,7 +202,7 @@ def of_ranks(report: GradflowReport, ranks: Sequence[Rank]) -> Table:
         "loss": [Cell(number(rank.loss)) for rank in ranks],
         "norm": [Cell(_value(rank.norm)) for rank in ranks],
         "cosine": [Cell("" if rank.cosine is None else bounded(rank.cosine)) for rank in ranks],
-        "note": [Cell(words.get(f"rank {rank.rank}", ""), "yellow") for rank in ranks],
+        "note": [Cell(words.get(f"rank {rank.rank}", ""), "yellow", tail=SICK if f"rank {rank.rank}" in words else "") for rank in ranks],
     }
     return Table(
         _RANKS, fields, ("device",), ("rank", "loss", "norm", "cosine", "note"), {"cosine": "of its gradient with the mean of all"}

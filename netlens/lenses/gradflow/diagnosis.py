@@ -86,7 +86,7 @@ class Flow:
 
     @cached_property
     def gated(self) -> bool:
-        """Whether scales near 0 hide what is behind them at first (LayerScale, ReZero, zero-initialised gammas), as long as nothing is learned."""
+        """Whether scales near 0, as LayerScale has, hide what is behind them as long as nothing is learned."""
         scales = [each for each in self.having("gradient") if each not in self.weights and not _is_bias(self.parameters[each].name)]
         sizes = [self.parameters[place].weight_rms for place in scales]
         return self.report.initialised is not False and any(size is not None and size < SMALL for size in sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from math import isfinite, sqrt
@@ -123,7 +123,9 @@ class Processes:
         for parameter in mine:  # zeros where only other processes have a gradient
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else _dense(parameter.grad)
         gradients = [parameter.grad for parameter in mine if parameter.grad is not None]
-        every = self.ranks(float(loss.detach()), gradients if len(whole) == len(parameters) else (), whole, samples / total)
+        every = self.ranks(float(loss.detach()), gradients, whole, samples / total)
+        if len(whole) < len(parameters):  # of a part of the model they would mislead
+            every = tuple(replace(rank, norm=None, cosine=None, parameters_hash="") for rank in every)
         mean = sum(rank.loss * share for rank, share in zip(every, self.gathered(samples / total), strict=True))
         return Reduced(loss.new_tensor(mean, dtype=wide(loss)), every, total)
 
@@ -143,7 +145,7 @@ class Processes:
         known = bool(gradients) and isfinite(own)
         norms = sqrt(own) * sqrt(length) if known and isfinite(length) else 0.0
         cosine = product / norms if norms else None
-        rank = Rank(self.rank, str(self.device), loss, sqrt(own) if known else None, cosine, fingerprint(parameters) if gradients else "")
+        rank = Rank(self.rank, str(self.device), loss, sqrt(own) if known else None, cosine, fingerprint(parameters) if parameters else "")
         return tuple(self.gathered(rank))
 
     @torch.no_grad()

@@ -31,7 +31,7 @@ def head(report: GradflowReport) -> list[Fact]:
     run = report.run
     size = "" if run.batch_size is None else f"batches of {exact(run.batch_size)}"
     how = [counted(run.steps, "step"), size, f"{exact(run.accumulate)} batches in a step" if run.accumulate > 1 else ""]
-    how += [f"{run.mode} mode", f"on {run.device}", run.dtype, f"autocast {run.amp}" if run.amp else ""]
+    how += [f"{run.mode} mode" if run.mode else "", f"on {run.device}", run.dtype, f"autocast {run.amp}" if run.amp else ""]
     how += [counted(run.processes, "process").replace("processs", "processes")] if run.processes > 1 else []
     source = f" ({run.loss_source})" if run.loss_source not in ("", "--loss") else ""
     found = {"input": report.inputs, "loss": f"{short(run.loss)}{source}", "optimizer": run.optimizer}
@@ -81,16 +81,18 @@ def _gradient(report: GradflowReport) -> str:
 
 
 def _updates(report: GradflowReport) -> str:
-    steps = sorted(each.update for each in report.parameters if each.update is not None and len(each.shape) > 1)
+    every = sorted(each.update for each in report.parameters if each.update is not None and len(each.shape) > 1)
+    steps = [update for update in every if update]
+    still = f" · {counted(len(every) - len(steps), 'weight')} not at all" if len(every) > len(steps) else ""
     if not steps:
-        return ""
+        return still.removeprefix(" · ")
     middle = number(steps[len(steps) // 2])
-    return f"of weights, by their size: {number(steps[0])} to {number(steps[-1])}, median {middle}; 0.001 to 0.1 is usual"
+    return f"of weights, by their size: {number(steps[0])} to {number(steps[-1])}, median {middle}; 0.001 to 0.1 is usual{still}"
 
 
 def _noise(noise: Noise) -> str:
     between = "" if noise.low is None or noise.high is None else f" (90 % between {number(noise.low)} and {number(noise.high)})"
-    scale = "noise scale not to be told" if noise.scale is None else f"noise scale {number(noise.scale)} samples{between}"
+    scale = "the noise scale cannot be told" if noise.scale is None else f"noise scale {number(noise.scale)} samples{between}"
     signal = "" if noise.signal is None else f" · signal {number(noise.signal)}"
     return f"{scale}{signal} · from {exact(noise.batches)} batches of {exact(noise.batch_size)}"
 
@@ -99,7 +101,7 @@ def _overfit(tried: Overfit) -> str:
     first, last = (number(tried.losses[place]) for place in (0, -1)) if tried.losses else ("", "")
     answer = "passed" if tried.passed else "FAILED"
     how = f"loss {first} to {last} in {counted(tried.steps, 'step')} of {tried.optimizer} on {counted(tried.samples, 'sample')}"
-    stopped = f" · updates stopped: {listed([short(name) for name in tried.stopped])}" if tried.stopped else ""
+    stopped = f" · updates stopped: {listed([short(name) for name in tried.stopped])}" if tried.stopped and not tried.passed else ""
     return f"{answer}: {how}{stopped}"
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from netlens.errors import InputError
 from netlens.lenses.gradflow.backward import Batch, LossOf
 from netlens.lenses.gradflow.nonfinite import first_nonfinite
 from netlens.lenses.gradflow.reached import Owned, uses_of
-from netlens.lenses.gradflow.report import FirstNonFinite, LayerFlow, ParameterFlow, Step
+from netlens.lenses.gradflow.report import FirstNonFinite, LayerFlow, ParameterFlow, Rank, Step
 from netlens.lenses.gradflow.statistics import histograms
 from netlens.lenses.gradflow.taken import Passes, Taken, take
 from netlens.parts import Histogram
@@ -24,6 +24,9 @@ from netlens.probing.counting import samples_in
 from netlens.probing.replacing import inner
 from netlens.probing.untouched import seeded, untouched
 from netlens.wording import number
+
+if TYPE_CHECKING:
+    from netlens.lenses.gradflow.distributed import Processes
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Measured:
     first_nonfinite: FirstNonFinite | None
     batch_size: int
     notes: tuple[str, ...] = ()
+    ranks: tuple[Rank, ...] = ()  # the processes in the last step
 
 
 def measure(
@@ -53,6 +57,7 @@ def measure(
     after: Callable[[Sequence[nn.Parameter]], object] = lambda parameters: None,
     seen: Callable[[Any, Any, Tensor], object] = lambda output, labels, value: None,
     step: Callable[[], object] = lambda: None,
+    processes: Processes | None = None,
 ) -> Measured:
     """Differentiate the loss of some steps, and measure every gradient on its way. The model is as it was afterwards, also on errors.
 
@@ -71,6 +76,7 @@ def measure(
             It may move parameters; who does so puts them back.
         seen: called with output, labels and loss of each batch.
         step: called after each step.
+        processes: this one among others; `batches` are its own.
 
     Raises:
         UsageError: the model is TorchScript.
@@ -85,7 +91,7 @@ def measure(
     with untouched(model), torch.inference_mode(False), torch.enable_grad(), seeded(seed), uses_of(model) as uses:
         if train is not None:
             model.train(train)
-        passes = Passes(model, loss, around, seed, uses, seen)
+        passes = Passes(model, loss, around, seed, uses, seen, processes)
         for index in range(steps):
             group = list(islice(stream, accumulate))
             size = size or samples_in(group[0][:2])
@@ -99,7 +105,7 @@ def measure(
             after(list(model.parameters()))
             step()
     notes = () if used == scale else (f"gradients overflowed with a loss scale of {number(scale)}: measured with {number(used)}",)
-    return Measured(rows, history[-1].layers, tuple(_step(taken, history[-1]) for taken in history), first, size, notes)
+    return Measured(rows, history[-1].layers, tuple(_step(taken, history[-1]) for taken in history), first, size, notes, history[-1].ranks)
 
 
 def _endless(batches: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
@@ -115,6 +121,8 @@ def _endless(batches: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
 def _search(passes: Passes, batches: Sequence[Batch], index: int, taken: Taken) -> FirstNonFinite:
     with seeded(passes.seed + index):
         found = first_nonfinite(passes.model, batches, passes.loss, around=passes.around, scale=taken.scale)
+    if passes.processes is not None:  # it may be in another process
+        found = next((each for each in passes.processes.gathered(found) if each is not None), None)
     return found or FirstNonFinite("backward" if isfinite(taken.loss) else "loss", "", "", "", 0, 0)
 
 

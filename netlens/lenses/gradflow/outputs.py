@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isfinite, log
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import NetlensError
+from netlens.lenses.gradflow.graphs import graph_leaves
 from netlens.lenses.gradflow.output_labels import PIECE, class_rows, expected, label_range
 from netlens.lenses.gradflow.report import OutputFacts
 from netlens.lenses.gradflow.updates import together
@@ -220,19 +220,7 @@ def _moves(numbers: dict[str, float]) -> float | None:
 
 def _last_weight(scores: Tensor, model: nn.Module) -> Tensor | None:
     """Return the weight that is nearest to the output in its graph; without one the last that the model lists."""
-    found = next(_weights(scores.grad_fn), None) if scores.grad_fn is not None else None
-    if found is not None:
-        return found
-    return next((each for each in reversed(list(model.parameters())) if each.dim() > 1 and each.numel()), None)
-
-
-def _weights(node: Any) -> Iterator[Tensor]:
-    """Yield leaves of two or more dimensions, the nearest ones first."""
-    waiting, seen = [node], {node}
-    for each in waiting:  # grows while it is walked
-        variable = getattr(each, "variable", None)
-        if variable is not None and variable.dim() > 1 and variable.numel():
-            yield variable
-        fresh = [child for child, _ in each.next_functions if child is not None and child not in seen]
-        seen.update(fresh)
-        waiting += fresh
+    for each in (*graph_leaves([scores]), *reversed(list(model.parameters()))):
+        if each.dim() > 1 and each.numel():
+            return each
+    return None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device", "dtype", "channels_last", "batch_size")
 CHOICES = {"sort": ("order", "worst"), "amp": ("bf16", "fp16")}
+FOR_MODELS = ("model_arg", "weights", "checkpoint", "loss", "optimizer", "lr", "amp", "accumulate", "overfit", "lr_range")
 LEARNING = ("loss", "steps", "accumulate", "amp", "train", "noise", "overfit", "lr_range")
 
 
@@ -64,6 +65,25 @@ class Request:
         )
 
     @property
+    def may_be_a_step(self) -> bool:
+        """Whether MODEL may name a training step: nothing is asked that needs a model."""
+        asked = {
+            "model_arg",
+            "weights",
+            "checkpoint",
+            "input",
+            "data",
+            "loss",
+            "optimizer",
+            "lr",
+            "amp",
+            "overfit",
+            "lr_range",
+            "accumulate",
+        }
+        return not asked & {name for name, value in self.texts.items() if value}
+
+    @property
     def settings(self) -> Settings:
         """How it shall learn; torch is imported by this."""
         from netlens.lenses.gradflow.session import Settings
@@ -87,6 +107,8 @@ def run(asked: Mapping[str, Any]) -> int:
     except CheckpointDoesNotFit as error:
         misfit.tell(error)
         raise
+    if report is None:  # another process reports
+        return 0
     form = ReportFormat(asked.get("format") or "table")
     code = _emit(request, report, form, FailLevel(asked.get("fail_on") or "error"))
     if folder is not None:
@@ -94,12 +116,12 @@ def run(asked: Mapping[str, Any]) -> int:
     return code
 
 
-def _report(request: Request, folder: Pictures | None) -> GradflowReport:
+def _report(request: Request, folder: Pictures | None) -> GradflowReport | None:
     from netlens.lenses.gradflow.run import ran
 
     with console.download("fetching weights") as progress, console.progress("running") as step:
         report = ran(request, progress, console.note, step)
-    return report if folder is None else _drawn(request, report, folder)
+    return report if folder is None or report is None else _drawn(request, report, folder)
 
 
 def _drawn(request: Request, report: GradflowReport, folder: Pictures) -> GradflowReport:

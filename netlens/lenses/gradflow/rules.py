@@ -20,8 +20,7 @@ OF_SIZE: tuple[Rule, ...] = (arrival.grad_zero, sizes.slope, sizes.steps, trials
 _LARGE = ("update-ratio-high", "update-imbalance", "loss-diverges", "init-loss")
 _BLIND = ("input-ignored", "loss-ignores-input")
 SILENCES: Mapping[str, tuple[str, ...]] = {  # cause -> symptoms, which need not be told beside it
-    "no-grad": ("cannot-overfit", "loss-ignores-input"),
-    "ranks-differ": ("rank-outlier",),
+    "no-grad": (*_BLIND, "cannot-overfit"),
     "label-range": ("negative-loss", "init-loss", "cannot-overfit", "loss-diverges"),
     "detached-parameters": ("cannot-overfit",),
     "grad-zero": (*_BLIND, "update-imbalance", "vanishing-gradient", "cannot-overfit"),
@@ -34,7 +33,7 @@ SILENCES: Mapping[str, tuple[str, ...]] = {  # cause -> symptoms, which need not
     "input-ignored": ("cannot-overfit",),
     "loss-ignores-input": ("cannot-overfit",),
     "init-loss": ("update-ratio-high", "update-imbalance", "loss-diverges"),
-    "update-ratio-high": ("update-imbalance", "loss-diverges"),
+    "update-ratio-high": ("loss-diverges",),
 }
 SLOWS = frozenset(("not-updated", "unused-parameters", "double-softmax", "double-sigmoid", "nll-on-logits", "init-loss"))
 
@@ -100,6 +99,8 @@ def _well(report: GradflowReport) -> str:
     """Say what speaks for it; of one step no more than that nothing is in its way."""
     trained = [each for each in report.parameters if each.status == "gradient"]
     arrived = f"all {counted(len(trained), 'parameter')} that can learn get gradients" if trained else "gradients flow through all layers"
+    later = sum(each.zeros == 1 for each in trained)
+    arrived += f", {later:,} of them after the first step" if later else ""
     tried = report.overfit
     if tried is not None and tried.passed:
         learned = f"the loss of one batch falls from {number(tried.losses[0])} to {number(tried.best)} in {counted(tried.steps, 'step')}"

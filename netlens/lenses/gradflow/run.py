@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from netlens.lenses.gradflow.backward import Batch
+from netlens.lenses.gradflow.distributed import Processes, own_device, processes
 from netlens.lenses.gradflow.report import GradflowReport
 from netlens.lenses.gradflow.session import Known, Session
+from netlens.lenses.gradflow.steps import MakesAModel, step_of, stepped
 from netlens.lenses.gradflow.training import SAMPLES
-from netlens.loading.device import choose_device
+from netlens.loading.device import Device, choose_device
 from netlens.loading.labelled import Batches, labelled_batches
 from netlens.loading.memory import watch_peak
 from netlens.loading.placing import dtype_of, place_inputs, placed
 from netlens.loading.shortage import levers, out_of_memory_told
-from netlens.loading.valued import valued
+from netlens.loading.valued import Valued, valued
 from netlens.probing.leaves import map_tensors
 from netlens.probing.replacing import inner
 
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
     from netlens.loading.download import Progress
 
 
-def ran(request: Request, progress: Progress, say: Callable[[str], None], step: Callable[[], object]) -> GradflowReport:
-    """Answer a request, except for its pictures.
+def ran(request: Request, progress: Progress, say: Callable[[str], None], step: Callable[[], object]) -> GradflowReport | None:
+    """Answer a request, except for its pictures; None: another process of this run reports.
 
     Args:
         request: what is asked.
@@ -36,22 +39,34 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
     Raises:
         NetlensError: there is no such device, model, data or loss, the model raises, or memory runs out.
     """
-    running, device = request.running, choose_device(request.running.device)
+    device = choose_device(own_device(request.running.device) or "auto")
     if device.torch_device.type != "cpu":
         say(device.header)
-    found = valued(request.model, seed=running.seed, progress=progress)
-    options = levers(device.torch_device, batch_size=request.samples.batch_size, dtype=running.dtype)
-    with (
-        out_of_memory_told(device.torch_device, options),
-        placed(found.model, device.torch_device, dtype=running.dtype, channels_last=running.channels_last),
-    ):
-        model, peak = inner(found.model), watch_peak(device.torch_device)
+    if request.may_be_a_step and (own := step_of(request.model.spec)) is not None:
+        with suppress(MakesAModel), processes(device.torch_device) as group, _quiet(group):
+            report = stepped(own, request.model.spec.text, request.settings.steps, device.name, group, step)
+            return report if group is None or group.reports else None
+    found = valued(request.model, seed=request.running.seed, progress=progress)
+    options = levers(device.torch_device, batch_size=request.samples.batch_size, dtype=request.running.dtype)
+    with processes(device.torch_device) as group, _quiet(group), out_of_memory_told(device.torch_device, options):
+        report = _of_model(request, found, device, group, step)
+        return report if group is None or group.reports else None
+
+
+def _quiet(group: Processes | None) -> AbstractContextManager[None]:
+    return nullcontext() if group is None else group.quiet()
+
+
+def _of_model(request: Request, found: Valued, device: Device, group: Processes | None, step: Callable[[], object]) -> GradflowReport:
+    running, there = request.running, device.torch_device
+    with placed(found.model, there, dtype=running.dtype, channels_last=running.channels_last):
+        model, peak = inner(found.model), watch_peak(there)
         model.train(request.settings.train)
 
         def place(batch: Any) -> Batch:
             dtype = running.dtype or dtype_of(model)
-            args, kwargs = place_inputs(batch.args, batch.kwargs, device.torch_device, dtype=dtype, channels_last=running.channels_last)
-            return args, kwargs, map_tensors(batch.labels, lambda tensor: tensor.to(device.torch_device))
+            args, kwargs = place_inputs(batch.args, batch.kwargs, there, dtype=dtype, channels_last=running.channels_last)
+            return args, kwargs, map_tensors(batch.labels, lambda tensor: tensor.to(there))
 
         def data(batch_size: int) -> Batches:
             asked = replace(request.samples, batch_size=batch_size)
@@ -65,5 +80,6 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
             lambda: data(SAMPLES),
             peak=lambda: peak().allocated,
             step=step,
+            processes=group,
         )
         return session.report(data(request.samples.batch_size))

@@ -45,7 +45,7 @@ def labels(flow: Flow) -> Iterator[Ill]:
 def scores(flow: Flow) -> Iterator[Ill]:
     """Tell of an activation at the end of the model that the loss has already, or has no use for."""
     output, loss = flow.report.output, flow.report.run.loss
-    if output is None or output.zero_head:
+    if output is None:
         return
     end, pooled = _end(flow)
     bounded = output.rows in ("in 0..1", "probabilities")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from netlens.loading.shortage import out_of_memory
 from netlens.probing.failing import failed_forward
 from netlens.probing.leaves import leaves
 from netlens.probing.untouched import seeded, untouched
+
+if TYPE_CHECKING:
+    from netlens.lenses.gradflow.distributed import Processes
 
 SCALE = 65536.0  # of a fresh torch.amp.GradScaler
 NOISE = 6  # batches, the fewest of which `signal` can be told
@@ -71,6 +74,7 @@ class Session:
         sixteen: the same data, in the batches that `overfit` is made for.
         peak: bytes of the device's memory, at the end.
         step: called after each batch.
+        processes: this one among others: each takes batches of its own, and gradients are compared, then reduced.
     """
 
     def __init__(
@@ -83,9 +87,11 @@ class Session:
         *,
         peak: Callable[[], int | None] = lambda: None,
         step: Callable[[], object] = lambda: None,
+        processes: Processes | None = None,
     ) -> None:
         self._model, self._settings, self._known = model, settings, known
         self._place, self._sixteen, self._peak, self._step = place, sixteen, peak, step
+        self._processes = processes
         self._device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self._current: Batch = ((), {}, None)
 
@@ -148,6 +154,7 @@ class Session:
                 seed=settings.seed,
                 after=after,
                 step=self._step,
+                processes=self._processes,
             )
             updates, alike = ratios(moves, len(listed)), cosines.means(len(listed))
         return measured, self._of_rows(measured, updates), self._of_rows(measured, alike)
@@ -167,10 +174,19 @@ class Session:
         asked = self._settings.noise if self._settings.noise is not None else 0 if data.random_inputs or data.random_labels else NOISE
         if asked < 2 or measured.first_nonfinite is not None:
             return None, [None] * len(measured.parameters)
-        listed, batches = list(self._model.parameters()), (self._batch(data, number) for number in range(asked))
+        listed, batches = list(self._model.parameters()), self._different(data, asked)
         size, step = measured.batch_size, self._step
         noise, signals = measure_noise(self._model, self._loss_of(loss), batches, listed, batch_size=size, step=step)
-        return noise, self._of_rows(measured, signals)
+        return (noise if noise.batches > 1 else None), self._of_rows(measured, signals)
+
+    def _different(self, data: Batches, most: int) -> Iterator[Batch]:
+        """Yield batches until they come again."""
+        number = 0
+        while number < min(most, data.count() or most):  # which may be known only when the last one was read
+            batch = self._batch(data, number)
+            if number < (data.count() or most):
+                yield batch
+            number += 1
 
     def _looked_again(self, report: GradflowReport, data: Batches, loss: Loss) -> GradflowReport:
         """Look again where a rule would speak that some steps may silence; not where code holds parameters that no model lists."""
@@ -223,7 +239,7 @@ class Session:
                 steps=len(measured.steps),
                 random_inputs=data.random_inputs,
                 random_labels=data.random_labels,
-                processes=1,
+                processes=1 if self._processes is None else self._processes.size,
                 peak_bytes=self._peak(),
             ),
             parameters=measured.parameters,
@@ -231,6 +247,7 @@ class Session:
             steps=measured.steps,
             output=facts,
             first_nonfinite=measured.first_nonfinite,
+            ranks=measured.ranks,
             notes=(*known.notes, *data.notes(), *loss.notes, *measured.notes),
         )
 
@@ -244,7 +261,8 @@ class Session:
         return make_optimizer(self._settings.optimizer, trainable, **self._settings.options)
 
     def _batches(self, data: Batches) -> Iterator[Batch]:
-        return (self._batch(data, number) for number in count())
+        first, every = (0, 1) if self._processes is None else (self._processes.rank, self._processes.size)
+        return (self._batch(data, number) for number in count(first, every))
 
     def _batch(self, data: Batches, number: int) -> Batch:
         self._current = self._place(data.batch(number))

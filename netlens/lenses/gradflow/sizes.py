@@ -26,6 +26,9 @@ ENOUGH = 4  # weights, for a median to say anything
 USUAL, BAND = 1e-2, "0.001 to 0.1"  # of a step; Karpathy's guide is 0.001, healthy fresh models have 0.008 to 0.1
 SMALL_START = 0.05  # gain, which is the RMS of weights x sqrt(fan-in); ours: 1 is usual
 LEARNED = 0.05  # of the loss of knowing nothing: small steps are those of a model that has learned
+USUAL_RATIO = 0.1  # norm of the gradient / norm of the weights; of healthy fresh models 0.01 to 1; ours
+TINY = 1e-5  # the same: with it a step of SGD(lr=0.1) is too small, and the rate is not to blame; ours
+JUMP = 8.0  # times the size of what the layer before puts out, or a part of it: this layer is named; ours
 ABRUPT = 0.5  # share of the whole fall, in powers of ten, that makes one place the culprit; ours
 VANISHING = "normalise, add residual connections, use ReLU for sigmoid or tanh, or initialise with a gain of 1 (`netlens kernels` shows it)"
 EXPLODING = "initialise with a standard deviation of about 1 / sqrt(fan-in), normalise, average the loss for a sum, or clip gradients"
@@ -72,7 +75,8 @@ def _fall(ratios: Mapping[int, float]) -> float:
 def _slope(flow: Flow, ratios: Mapping[int, float], severity: Severity) -> Ill:
     """Name the layer at which least, or most, arrives, and where the size changes most."""
     fall = _fall(ratios)
-    vanishes, steep = fall <= -FALL[0], abs(fall) >= FALL[0]
+    outgrown = fall < 0 and next(iter(ratios.values())) * max(ratios.values()) > USUAL_RATIO**2  # small beside the last ones alone
+    vanishes, steep = fall <= -FALL[0] and not outgrown, abs(fall) >= FALL[0] and not outgrown
     place = next(iter(ratios)) if vanishes else max(ratios, key=ratios.__getitem__)
     name, verb = flow.label(place), "vanishes" if vanishes else "explodes"
     if steep:
@@ -82,7 +86,7 @@ def _slope(flow: Flow, ratios: Mapping[int, float], severity: Severity) -> Ill:
         threshold = f"1e{'-' if vanishes else ''}{FALL[0]:g} (warning), 1e{'-' if vanishes else ''}{FALL[1]:g} (error)"
     else:
         told = f"gradient is {number(ratios[place])} times as large as its weights"
-        message, says = f"its {told}", f"the {told} at `{name}`"
+        message, says = f"its {told}{_jump(flow, JUMP)}", f"the {told} at `{name}`"
         measured, threshold = f"{number(ratios[place])}", f"{number(HUGE[0])} (warning), {number(HUGE[1])} (error)"
     if severity is Severity.INFO:
         message += "; three steps later it no longer does so: what begins near 0 has opened"
@@ -103,6 +107,15 @@ def _abrupt(flow: Flow, ratios: Mapping[int, float], fall: float) -> str:
     return f", most of it between `{before}` and `{after}`" if len(jumps) > 1 else ""
 
 
+def _jump(flow: Flow, factor: float) -> str:
+    """Name the layer whose output is most times larger, or smaller, than that of the layer before, where that is more than a factor."""
+    known = [layer for layer in flow.report.layers if layer.activation_rms]
+    jumps = {b.name: (b.activation_rms or 0) / (a.activation_rms or 1) for a, b in pairwise(known)}
+    name = max(jumps, key=lambda name: jumps[name] ** (1 if factor > 1 else -1), default="")
+    told = bool(name) and (jumps[name] > factor if factor > 1 else jumps[name] < factor)
+    return f"; the output of `{short(name)}` is {number(jumps[name])} times that of the layer before" if told else ""
+
+
 def steps(flow: Flow) -> Iterator[Ill]:
     """Tell of a learning rate that is too large or too small: for all weights, for some of them, or for some against the others."""
     real = {place: update for place in flow.weights if place not in flow.zero and (update := flow.parameters[place].update) is not None}
@@ -110,7 +123,7 @@ def steps(flow: Flow) -> Iterator[Ill]:
     if not real:
         return
     usual = median(real.values())
-    if usual > LARGE_STEP[0]:
+    if usual > LARGE_STEP[0 if len(real) >= ENOUGH else 1]:  # of few weights, small ones of a fresh head count too much
         yield _all_large(flow, real, usual)
     elif sure and max(sure.values()) < SMALL_STEP[0]:
         yield _all_small(flow, sure)
@@ -138,6 +151,8 @@ def _all_small(flow: Flow, sure: Mapping[int, float]) -> Ill:
     largest = max(sure.values())
     severity = Severity.ERROR if largest < SMALL_STEP[1] else Severity.WARNING
     says = f"a step changes no weight by more than {number(largest)} of its size: the learning rate is too small"
+    if 0 < max((flow.parameters[place].ratio or 0) for place in sure) < TINY and not _has_learned(flow):
+        return _all_tiny(flow, sure, severity)
     factor = f"raise it about {number(USUAL / largest)} times" if largest else "raise it from 0 (a warm-up begins there)"
     if _has_learned(flow):
         severity, says = Severity.INFO, f"steps are small, since the loss is: nothing is left to learn from this batch ({number(largest)})"
@@ -151,6 +166,15 @@ def _all_small(flow: Flow, sure: Mapping[int, float]) -> Ill:
         f"{factor}: {BAND} is usual",
     )
     return Ill(finding, says, "step too small", tuple(sure), ("update",))
+
+
+def _all_tiny(flow: Flow, sure: Mapping[int, float], severity: Severity) -> Ill:
+    """Tell that steps are small since all gradients are: of a signal that shrinks on its way forward."""
+    largest = max(flow.parameters[place].ratio or 0 for place in sure)
+    says = f"the gradients of all weights are tiny: none is larger than {number(largest)} of its weights{_jump(flow, 1 / JUMP)}"
+    measured = f"largest gradient / weights {number(largest)}"
+    finding = Finding("vanishing-gradient", severity, "", says, measured, f"{TINY:g}, where no step is larger", VANISHING)
+    return Ill(finding, says, "vanishing", tuple(sure), ("ratio",))
 
 
 def _has_learned(flow: Flow) -> bool:

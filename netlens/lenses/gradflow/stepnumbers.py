@@ -1,15 +1,39 @@
-"""Numbers of parameters and gradients while the user's step function runs."""
+"""What is noted while the user's step function runs, and how numbers of parameters and gradients are taken."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from netlens.lenses.gradflow.backward import Layers
 from netlens.lenses.gradflow.statistics import Magnitudes, all_magnitudes, is_blurred, sum_of_squares
+from netlens.parts import Histogram
+
+BREAK = "\n"  # between the name of a model and that of its layer: neither holds one
+
+
+@dataclass
+class Seen:
+    """What one call of the step function showed; keys are ids of parameters."""
+
+    layers: Layers
+    used: set[int] = field(default_factory=set)  # their modules ran
+    gradients: dict[int, Magnitudes] = field(default_factory=dict)  # as backward left them, without the loss scale
+    weights: dict[int, float] = field(default_factory=dict)  # sum of squares, before the optimizer moved them
+    histograms: dict[int, Histogram | None] = field(default_factory=dict)
+    updates: dict[int, float] = field(default_factory=dict)  # norm of the step / norm of the weights before
+    losses: list[Tensor] = field(default_factory=list)  # that backward was called on, without the loss scale
+    scale: float = 1.0  # of the loss
+    clipped: tuple[float, float] | None = None  # norm as backward left it, and as the optimizer got it
+    backwards: int = 0
+    stepped: dict[str, int] = field(default_factory=dict)  # steps of each class of optimizer
+    samples: int = 0  # that the first model was called with
+    left: bool = False  # gradients of an earlier step were still there
 
 
 class Numbers:
@@ -64,6 +88,9 @@ def own_gradients(parameters: Sequence[Any]) -> Callable[[], list[Tensor]]:
     def result() -> list[Tensor]:
         for hook in hooks:
             hook.remove()
-        return [found[place] if place in found else torch.zeros_like(parameter) for place, parameter in enumerate(parameters)]
+        return [
+            found[place] if place in found else torch.zeros_like(parameter, memory_format=torch.contiguous_format)
+            for place, parameter in enumerate(parameters)
+        ]
 
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from netlens.errors import ForwardFailed, InputError, NetlensError
 from netlens.lenses.gradflow.backward import Unmeasured
 from netlens.lenses.gradflow.measure import Measured
-from netlens.lenses.gradflow.report import FirstNonFinite, LayerFlow, ParameterFlow, Rank, Step
-from netlens.lenses.gradflow.stepnames import Names, owned
-from netlens.lenses.gradflow.stepnumbers import Numbers
-from netlens.lenses.gradflow.steprows import layer_rows, parameter_rows, step_row
-from netlens.lenses.gradflow.stepwatch import Seen, Watch
+from netlens.lenses.gradflow.report import LayerFlow, Rank
+from netlens.lenses.gradflow.stepnames import Names
+from netlens.lenses.gradflow.stepnumbers import Numbers, Seen
+from netlens.lenses.gradflow.steprows import in_order, layer_rows, parameter_rows, step_row, where_broken, without_top
+from netlens.lenses.gradflow.stepwatch import Watch
 from netlens.loading.arguments import required_arguments
+from netlens.loading.loss_labels import described
 from netlens.loading.losses import own_loss
 from netlens.loading.named import user_line
 from netlens.loading.shortage import out_of_memory
@@ -39,8 +40,7 @@ class Stepped:
 
     measured: Measured  # `update` and `cosine` are filled in; `first_nonfinite` is a layer, without the operation
     optimizer: str  # "the step function's own AdamW"; "" where none stepped
-    ranks: tuple[Rank, ...]  # of the first backward pass
-    models: tuple[nn.Module, ...]  # that it called
+    ranks: tuple[Rank, ...]  # of the first backward pass, before gradients were reduced
 
 
 def check_step(found: Any, name: str) -> Callable[[], Any]:
@@ -60,7 +60,8 @@ def check_step(found: Any, name: str) -> Callable[[], Any]:
     if needed:
         what = f"{name} takes {listed(needed)}, and a training step is called without arguments"
         raise InputError(what, hint=f"name a function that calls it: def step(): return {getattr(found, '__name__', 'train')}(...)")
-    return found
+    checked: Callable[[], Any] = found
+    return checked
 
 
 def measured_steps(
@@ -93,21 +94,108 @@ def measured_steps(
             ranks.extend(processes.ranks(torch.nan, gradients, parameters))
 
     watch = Watch(Names(step), processes or Numbers(), None if processes is None else own, cosines=steps > 1)
-    history: list[tuple[Seen, float, tuple[LayerFlow, ...]]] = []
-    quiet: list[bool] = []  # calls without a backward of their own
+    history: list[_Call] = []
     for index in range(steps):
-        with torch.inference_mode(False), torch.enable_grad(), watch.watching(last=True) as seen:
-            quiet.append(_differentiated(_called(step, name), seen, name, watch))
-        loss = _loss(seen)
-        flows = layer_rows(seen, watch.tops)
+        with torch.inference_mode(False), torch.enable_grad(), watch.watching() as seen:
+            own_backward = _differentiated(_called(step, name), seen, name, watch)
+        call = _Call(seen, _loss(seen), layer_rows(seen), own_backward)
         if processes is not None:
-            every = processes.gathered((loss, max(1, seen.samples)))
-            loss = sum(value * count for value, count in every) / sum(count for _, count in every)
-            flows = processes.layers(flows, max(1, seen.samples))
+            every = processes.gathered((call.loss, max(1, seen.samples)))
             if index == 0:
                 ranks[:] = [replace(rank, loss=value) for rank, (value, _) in zip(ranks, every, strict=True)]
-        history.append((seen, loss, flows))
+            loss = sum(value * count for value, count in every) / sum(count for _, count in every)
+            call = replace(call, loss=loss, layers=processes.layers(call.layers, max(1, seen.samples)))
+        history.append(call)
         done()
-        if seen.scale == 1 and _broken(history[-1]):
+        if call.broken:
             break
-    return _stepped(watch, history, quiet, name, tuple(ranks))
+    return _stepped(watch, history, name, tuple(ranks))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of the step function."""
+
+    seen: Seen
+    loss: float
+    layers: tuple[LayerFlow, ...]
+    passive: bool  # it called no backward
+
+    @property
+    def broken(self) -> bool:
+        """Whether anything is not finite that no GradScaler takes care of."""
+        found: list[Any] = [*self.seen.gradients.values(), *self.layers] if self.seen.scale == 1 else []
+        return not isfinite(self.loss) or any(each.nan or each.infinite for each in found)
+
+
+def _called(step: Callable[[], Any], name: str) -> Any:
+    try:
+        with redirect_stdout(sys.stderr):  # stdout is for the report
+            return step()
+    except (Exception, SystemExit) as error:
+        if isinstance(error, (NetlensError, Unmeasured)) or out_of_memory(error):
+            raise
+        line = user_line(error)
+        what = f"{name} raised {cause(error)}{f' ({line})' if line else ''}"
+        raise ForwardFailed(what, hint="let it run on its own first; --traceback shows the way there") from error
+
+
+def _differentiated(result: Any, seen: Seen, name: str, watch: Watch) -> bool:
+    """Take the gradients of the loss that the step returned, where it has not done so itself; tell whether that was so."""
+    if seen.backwards:
+        return False
+    loss = result
+    if not isinstance(result, Tensor) and (found := own_loss(result)) is not None:
+        loss = found[1]
+    if isinstance(loss, (int, float)):
+        raise InputError(f"{name} returned a {type(loss).__name__}, of which no gradient can be taken", hint=RETURN)
+    if not isinstance(loss, Tensor):
+        kind = "nothing" if loss is None else f"an object of type {type(loss).__name__}"
+        raise InputError(f"{name} called no backward and returned {kind}, so there is no loss", hint=RETURN)
+    if loss.numel() != 1 or not loss.is_floating_point():
+        raise InputError(f"{name} returned {described(loss)}, which is no loss", hint=f"{RETURN}; several numbers have a .mean()")
+    if not loss.requires_grad:
+        what = f"{name} returned a loss that depends on no parameter that requires a gradient"
+        raise InputError(what, hint="look for detach(), torch.no_grad(), .item() and requires_grad_(False) on the way to it")
+    watch.differentiate(loss)
+    return True
+
+
+def _loss(seen: Seen) -> float:
+    """Return the sum of what backward was called on: accumulation divides by the number of batches."""
+    return sum(torch.stack([loss.double().cpu().reshape(()) for loss in seen.losses]).tolist()) if seen.losses else torch.nan
+
+
+def _stepped(watch: Watch, history: Sequence[_Call], name: str, ranks: tuple[Rank, ...]) -> Stepped:
+    last = history[-1]
+    order, tops = in_order(watch.order, last.seen), watch.tops
+    rows = parameter_rows(order, last.seen, watch.held, watch.cosines, tops)
+    layers = tuple(replace(row, name=without_top(row.name, tops)) for row in last.layers)
+    first = where_broken(last.seen, last.loss, layers, rows) if last.broken else None
+    taken = tuple(step_row(order, call.seen, call.loss) for call in history)
+    kinds = dict.fromkeys(kind for call in history for kind in call.seen.stepped)
+    measured = Measured(rows, layers, taken, first, max(call.seen.samples for call in history), tuple(_notes(watch, history, name)))
+    return Stepped(measured, f"the step function's own {listed(kinds)}" if kinds else "", ranks)
+
+
+def _notes(watch: Watch, history: Sequence[_Call], name: str) -> Iterator[str]:
+    calls, last = len(history), history[-1].seen
+    stepped = [sum(call.seen.stepped.values()) for call in history]
+    idle = stepped.count(0)
+    yield f"{name} ran {counted(calls, 'time')}: it runs your code, and what that changed stays changed"
+    if any(call.passive for call in history):
+        yield f"{name} calls no backward: netlens took the gradients of what it returned"
+    if idle:
+        yield f"no optimizer stepped in {idle} of {calls} calls" if watch.held else "no optimizer stepped: the weights did not move"
+    if max(stepped) > 1 and len(watch.tops) < 2:
+        yield f"up to {max(stepped)} optimizer steps in one call: gradients and updates are those of the first of each parameter"
+    if last.scale != 1:
+        yield f"the loss was scaled by {number(last.scale)}, which is divided out"
+    left = sum(call.seen.left for call in history)
+    if left:
+        yield f"in {left} of {calls} calls gradients of the step before were still there when backward ran, and were added to: zero_grad()?"
+    clipped = [call.seen.clipped for call in history if call.seen.clipped]
+    if clipped:
+        before, after = clipped[-1]
+        made = f"gradients were clipped before the optimizer in {len(clipped)} of {calls} calls, the last from a norm of {number(before)}"
+        yield f"{made} to {number(after)}; statistics are of gradients as backward left them, updates as they happened"

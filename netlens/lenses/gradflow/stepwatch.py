@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 from unittest.mock import patch
@@ -16,37 +16,18 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from netlens.lenses.gradflow.backward import Layers, Unmeasured
+from netlens.lenses.gradflow.graphs import graph_leaves
 from netlens.lenses.gradflow.shards import is_sharded, local_part
-from netlens.lenses.gradflow.statistics import Magnitudes, histograms
+from netlens.lenses.gradflow.statistics import histograms
 from netlens.lenses.gradflow.stepnames import Known, Names, unwrapped
-from netlens.lenses.gradflow.stepnumbers import own_gradients
+from netlens.lenses.gradflow.stepnumbers import BREAK, Seen, own_gradients
 from netlens.lenses.gradflow.updates import Cosines
-from netlens.parts import Histogram
 from netlens.probing.activations import Output, watched
 from netlens.probing.counting import samples_in
 from netlens.probing.paths import every_call
 from netlens.probing.trace import plain_kernels
 
 Own = Callable[[list[Any], list[Tensor]], object]  # gets parameters with the gradients of this process, before others add theirs
-
-
-@dataclass
-class Seen:
-    """What one call of the step function showed; keys are ids of parameters."""
-
-    layers: Layers
-    used: set[int] = field(default_factory=set)  # their modules ran
-    gradients: dict[int, Magnitudes] = field(default_factory=dict)  # as backward left them, without the loss scale
-    weights: dict[int, float] = field(default_factory=dict)  # sum of squares, before the optimizer moved them
-    histograms: dict[int, Histogram | None] = field(default_factory=dict)
-    updates: dict[int, float] = field(default_factory=dict)  # norm of the step / norm of the weights before
-    losses: list[Tensor] = field(default_factory=list)  # that backward was called on, without the loss scale
-    scale: float = 1.0  # of the loss
-    clipped: tuple[float, float] | None = None  # norm as backward left it, and as the optimizer got it
-    backwards: int = 0
-    stepped: dict[str, int] = field(default_factory=dict)  # steps of each class of optimizer
-    samples: int = 0  # that the first model was called with
-    left: bool = False  # gradients of an earlier step were still there
 
 
 class Watch:
@@ -65,13 +46,13 @@ class Watch:
         self._spent: dict[int, Any] = {}  # states of gradients that were stepped with
         self._before: dict[int, list[Tensor]] = {}  # values, while an optimizer steps
         self._written: dict[int, Any] = {}  # states of gradients as backward left them
-        self._scales: dict[int, Tensor] = {}  # of losses, by their ids
-        self._last = False
+        self._lent: list[tuple[Tensor, Tensor | None]] = []  # leaves, and their own gradients
+        self._scales: dict[int, tuple[float, Tensor]] = {}  # of scaled losses, by their ids; and what they were before
 
     @contextmanager
-    def watching(self, *, last: bool) -> Iterator[Seen]:
-        """Watch while the block calls the function; `last`: histograms are wanted."""
-        self.seen, self._last = Seen(Layers(careful=False)), last
+    def watching(self) -> Iterator[Seen]:
+        """Watch while the block calls the function."""
+        self.seen = Seen(Layers(careful=False))
         self._done.clear()
         self._scales.clear()
         original, thread = torch.autograd.backward, threading.get_ident()
@@ -85,7 +66,7 @@ class Watch:
         def scale(scaler: Any, outputs: Any) -> Any:
             result = scaling(scaler, outputs)
             if isinstance(result, Tensor) and scaler.is_enabled():
-                self._scales[id(result)] = result.new_tensor(scaler.get_scale())
+                self._scales[id(result)] = scaler.get_scale(), outputs.detach()
             return result
 
         hooks = register_optimizer_step_pre_hook(self._begin), register_optimizer_step_post_hook(self._end)
@@ -97,10 +78,21 @@ class Watch:
                 every_call(self._call),
             ):
                 yield self.seen
+            self._settle([known.tensor for key, known in self.order.items() if key not in self._done])
         finally:
             for hook in hooks:
                 hook.remove()
-        self._settle([known.tensor for key, known in self.order.items() if key not in self._done])
+            for parameter, gradient in self._lent:
+                parameter.grad = gradient
+            self._lent.clear()
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Take the gradient of a loss in place of the user; `.grad` is as it was when watching ends."""
+        leaves = {id(leaf): leaf for leaf in (*graph_leaves([loss]), *(known.tensor for known in self.order.values()))}
+        self._lent += [(leaf, leaf.grad) for leaf in leaves.values()]
+        for leaf in leaves.values():
+            leaf.grad = None
+        loss.backward()
 
     # --- Forward
 
@@ -131,9 +123,12 @@ class Watch:
 
     def _look(self, output: Output, module: nn.Module) -> None:
         top, path = self.names.place(module)
-        name = ".".join(filter(None, (path, output.name)))
+        name = output.name.replace("_fsdp_wrapped_module.", "")
+        if path:  # called past its parents
+            own = output.module is module and name == output.type
+            name = path if own else f"{path}{name}" if name.startswith(":") else f"{path}.{name}"
         try:
-            self.seen.layers.look(replace(output, name=f"{top}\n{name}"))  # no name of a module has a line break
+            self.seen.layers.look(replace(output, name=f"{top}{BREAK}{name}"))
         except Exception as error:
             raise Unmeasured(f"{name}, {output.type}, of shape {tuple(output.tensor.shape)}") from error
 
@@ -142,12 +137,12 @@ class Watch:
     def _differentiate(self, original: Any, roots: list[Tensor], *args: Any, **kwargs: Any) -> None:
         seen = self.seen
         sharded = any(is_sharded(known.tensor) for known in self.order.values())
-        for leaf in () if sharded else _leaves(roots):  # leaves are wholes then, made for this pass
+        for leaf in () if sharded else graph_leaves(roots):  # leaves are wholes then, made for this pass
             if self.names.knows(leaf):
                 self.order.setdefault(id(leaf), self.names.parameter(leaf))
         seen.left = seen.left or self._has_left()
-        scale = next((self._scales[id(root)] for root in roots if id(root) in self._scales), None)
-        seen.scale = 1.0 if scale is None else float(scale)
+        plain = [self._scales.get(id(root), (1.0, root.detach())) for root in roots]
+        seen.scale = max((scale for scale, _ in plain), default=1.0)
         before = {key: _state(known.tensor.grad) for key, known in self.order.items()}
         whole = [known.tensor for known in self.order.values() if known.tensor.requires_grad and not is_sharded(known.tensor)]
         own = own_gradients(whole) if self._own is not None else None
@@ -158,7 +153,7 @@ class Watch:
         finally:
             self._backward = False
         seen.backwards += 1
-        seen.losses += [root.detach() / seen.scale for root in roots if root.numel() == 1]
+        seen.losses += [loss for _, loss in plain if loss.numel() == 1]
         fresh = [key for key, known in self.order.items() if key not in self._done]
         self._measure(fresh, [_state(self.order[key].tensor.grad) != before.get(key) for key in fresh])
         if own is not None and self._own is not None:
@@ -177,10 +172,9 @@ class Watch:
                 self.seen.gradients[key] = numbers.divided(self.seen.scale)
             if gradient is not None:
                 self._written[key] = _state(gradient)
-        if self._last:
-            places = [(key, local_part(gradient)) for key, gradient in zip(keys, gradients, strict=True) if gradient is not None]
-            scaled = [part / self.seen.scale if self.seen.scale != 1 else part for _, part in places]
-            self.seen.histograms |= dict(zip((key for key, _ in places), histograms(scaled), strict=True))
+        places = [(key, local_part(gradient)) for key, gradient in zip(keys, gradients, strict=True) if gradient is not None]
+        scaled = [part / self.seen.scale if self.seen.scale != 1 else part for _, part in places]
+        self.seen.histograms |= dict(zip((key for key, _ in places), histograms(scaled), strict=True))
 
     def _settle(self, parameters: Sequence[Tensor]) -> None:
         """Compare the gradients with those of the call before, where somebody wants to know."""
@@ -242,15 +236,3 @@ def _parameters(optimizer: Optimizer) -> list[Any]:
 
 def _state(gradient: Tensor | None) -> tuple[int, int] | None:
     return None if gradient is None else (id(gradient), gradient._version)
-
-
-def _leaves(roots: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield the leaves of a graph into which gradients flow."""
-    waiting: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
-    seen = set(waiting)
-    for node in waiting:  # grows while it is walked
-        if (variable := getattr(node, "variable", None)) is not None:
-            yield variable
-        fresh = [child for child, _ in node.next_functions if child is not None and child not in seen]
-        seen.update(fresh)
-        waiting += fresh

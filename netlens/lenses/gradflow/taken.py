@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,13 @@ from torch.nn.parameter import is_lazy
 
 from netlens.lenses.gradflow.backward import Batch, Layers, LossOf, backward
 from netlens.lenses.gradflow.reached import Owned, Uses
-from netlens.lenses.gradflow.report import LayerFlow
+from netlens.lenses.gradflow.report import LayerFlow, Rank
 from netlens.lenses.gradflow.statistics import Magnitudes, all_magnitudes, is_blurred, sum_of_squares, wide
+from netlens.probing.counting import samples_in
 from netlens.probing.untouched import seeded
+
+if TYPE_CHECKING:
+    from netlens.lenses.gradflow.distributed import Processes
 
 BACKOFF = 16  # by which a loss scale is divided when gradients overflow
 
@@ -31,6 +35,7 @@ class Passes:
     seed: int
     uses: Uses
     seen: Callable[[Any, Any, Tensor], object]
+    processes: Processes | None = None  # this one among others, which take the same steps on batches of their own
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Taken:
     squares: dict[str, float]  # of the weights, summed
     layers: tuple[LayerFlow, ...]
     blurred: bool  # read it again, carefully
+    ranks: tuple[Rank, ...] = ()  # the processes, before their gradients were reduced
 
     @property
     def broken(self) -> bool:
@@ -83,6 +89,12 @@ def _passed(passes: Passes, batches: Sequence[Batch], index: int, scale: float, 
     given = {name: each.tensor.grad for name, each in owned.items() if each.tensor.grad is not None}
     if scale != 1 and given:
         torch._foreach_mul_(list(given.values()), 1 / scale)
+    samples, processes = sum(samples_in(batch[:2]) for batch in batches), passes.processes
+    ranks: tuple[Rank, ...] = ()
+    if processes is not None:
+        reduced = processes.reduced(loss, [owned[name].tensor for name in sorted(owned)], samples)  # the order of use may differ
+        loss, ranks = reduced.loss, reduced.ranks
+        given = {name: each.tensor.grad for name, each in owned.items() if each.tensor.grad is not None}
     packs = (
         [loss.to(wide(loss)).view(1)],
         all_magnitudes(list(given.values()), careful=careful),
@@ -93,14 +105,18 @@ def _passed(passes: Passes, batches: Sequence[Batch], index: int, scale: float, 
     (value,), of_gradients, of_weights, of_layers = ([next(fetched) for _ in pack] for pack in packs)
     gradients = {name: Magnitudes.of(numbers, owned[name].tensor.numel()) for name, numbers in zip(given, of_gradients, strict=True)}
     arrived = (*gradients.values(), *layers.magnitudes(of_layers))
+    flows, blurred = layers.flows(of_layers, scale), not careful and not loss.is_cpu and any(map(is_blurred, arrived))
+    if processes is not None:
+        flows, blurred = processes.layers(flows, samples), any(processes.gathered(blurred))
     return Taken(
         scale=scale,
         loss=value[0],
         parameters=owned,
         gradients=gradients,
         squares={name: numbers[0] for name, numbers in zip(owned, of_weights, strict=True)},
-        layers=layers.flows(of_layers, scale),
-        blurred=not careful and not loss.is_cpu and any(map(is_blurred, arrived)),
+        layers=flows,
+        blurred=blurred,
+        ranks=ranks,
     )
 
 

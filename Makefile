@@ -65,6 +65,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks.checkpoints
 	$(BIN)/python -m tests.benchmarks.grids
 	$(BIN)/python -m tests.benchmarks.activations
+	$(BIN)/python -m tests.benchmarks.gradients
 	$(BIN)/python -m tests.benchmarks.cams
 
 clean:

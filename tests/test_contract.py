@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from netlens.findings import CODES
@@ -61,7 +62,7 @@ class Conv(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Example:
-    """Command lines of one lens, run in a folder with `nets.py`."""
+    """Command lines of one lens, run in a folder with `nets.py` and `two.npz`."""
 
     good: str  # exit code 0 and no finding
     finding: str  # exit code 1
@@ -158,7 +159,7 @@ EXAMPLES = {
     ),
     "gradflow": Example(
         good="gradflow nets.py:Trained --input two.npz --train",
-        finding="gradflow nets.py:Conv --input two.npz --model-arg first=nan",
+        finding="gradflow nets.py:Conv --input 4,3,16,16 --model-arg first=nan",
         early=(
             "gradflow",
             "gradflow nets.py:Classes --no-such-option",
@@ -417,9 +418,11 @@ def test_the_console_script_is_there():
 
 @pytest.fixture(scope="module")
 def run(netlens: Shell, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Result]:
-    """Run a command line in a folder with `nets.py`; the same one only once."""
+    """Run a command line in a folder with `nets.py` and two pictures with their classes, `two.npz`; the same one only once."""
     folder = tmp_path_factory.mktemp("nets")
     (folder / "nets.py").write_text(NETS)
+    pixels = np.sin(np.arange(2 * 3 * 16 * 16, dtype=np.float32)).reshape(2, 3, 16, 16)
+    np.savez(folder / "two.npz", x=pixels, labels=np.array([0, 2]))
     return cache(lambda line, **env: netlens(*shlex.split(line), cwd=folder, env=env))
 
 

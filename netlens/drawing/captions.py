@@ -48,8 +48,9 @@ def bar_height() -> int:
     return STROKE + 6 + height(font(11))
 
 
-def scale_bar(scale: Scale, rgb: bool, end: str = "max", meaning: str = "largest |value| of each tile") -> Bar:
+def scale_bar(scale: Scale, rgb: bool, end: str = "max", meaning: str = "") -> Bar:
     """Return the colour bar of a scale; where that has no one limit, it says `end` and what that means instead of a number."""
+    meaning = meaning or f"largest {'|value|' if scale.signed else 'value'} of each tile"
     notes = joined(scale.unit, "each of R, G, B" if rgb else "", f"{end}: {meaning}" if scale.limit is None else "")
     end = end if scale.limit is None else significant(scale.limit)
     colours = np.arange(1, 256)[:, None].repeat(3, axis=1) if rgb else np.arange(LEVELS)

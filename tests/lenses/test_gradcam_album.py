@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,23 @@ def test_targets_are_rows_and_methods_columns(cards):
         assert [card.title for card in maps] == ["Grad-CAM", "LayerCAM"]
 
 
+def test_what_was_asked_is_said_once(cards):
+    """A target asked for by its own name or number needs no second line; a row for each, and the photo before it."""
+    maps = [
+        (one_hot(1, 1), {"target": TABBY, "asked": text, "method": method})
+        for text in ("Tabby", "281")
+        for method in ("gradcam", "layercam")
+    ]
+    maps += [(one_hot(1, 1), {"target": TIGER, "asked": "prediction 2", "method": method}) for method in ("gradcam", "layercam")]
+    drawn(maps, [Scene(seen=plain(64, 64))])
+    ((_, shown),) = cards
+    assert [(card.title, card.note) for card in shown[::3]] == [
+        ("tabby · 61.2 %", ""),
+        ("tabby · 61.2 %", ""),
+        ("tiger cat · 22.5 %", "prediction 2"),
+    ]
+
+
 def test_a_method_without_a_map_of_a_target_leaves_its_place_free(cards):
     drawn(of((TABBY, TIGER), ("gradcam", "layercam"))[:3], [Scene(seen=plain(64, 64))])
     ((_, shown),) = cards
@@ -420,6 +438,22 @@ def test_without_a_picture_maps_are_tiles(texts, size, pages):
     top, bottom = ((page == palette(False)[index]).all(-1).sum() for index in (238, 0))
     assert bottom / top == pytest.approx(raw.size - 1, rel=0.1), "one number is at the end of the scale, the others are 0"
     assert len(folder.images) == pages and {"1": "Grad-CAM", "2": "tabby · 61.2 % · LayerCAM"}[str(pages)] in texts
+
+
+def test_the_bar_of_positive_parts_speaks_of_no_absolute_value(texts):
+    drawn([(np.float32([1, 0, 3]), {}), (np.float32([2, 0, 9]), {"method": "layercam"})], [Scene()])
+    assert "positive part · max: largest value of each tile" in texts
+
+
+def test_one_map_for_a_whole_film_says_so(texts):
+    """The middle one of 5 frames, and a name without the endings of the pictures."""
+    facts = report(found(np.ones((1, 2, 2), np.float32)))
+    facts = replace(facts, shots=(replace(facts.shots[0], name="p0.jpg to p4.jpeg"),))
+    folder = Folder()
+    scene = Scene(seen=np.zeros((5, 8, 8, 3), np.uint8))
+    list(draw(facts, {0: np.ones((1, 2, 2), np.float32)}, [scene], title="", common=False, folder=folder, step=lambda: None))
+    assert folder.names == ["p0 to p4"]
+    assert {"frame 2", "maps serve all 5 frames", "shown: what the network saw of each frame, 8 × 8"} <= set(texts)
 
 
 def test_tiles_of_several_methods_keep_one_scale_each_if_it_is_common(texts):

@@ -12,7 +12,7 @@ from netlens.lenses.gradcam.choices import METHODS
 from netlens.lenses.gradcam.ranking import believed, distrusted, ranked
 from netlens.lenses.gradcam.report import Class, GradcamReport
 from netlens.lenses.gradcam.rules import diagnose, marks
-from tests.lenses.gradcam_case import LAYER, LYNX, SHOT, TIGER, checked, heat, report, scored
+from tests.lenses.gradcam_case import LAYER, LYNX, SHOT, TABBY, TIGER, checked, heat, report, scored
 
 BLANK = {"least": 0.0, "greatest": 0.0, "positive": 0.0, "peak": None}
 
@@ -87,6 +87,30 @@ def test_a_blank_map_after_the_last_attention_is_explained():
     assert "class token" not in only(report(heat(**BLANK, gradient=0.0))).remedy
 
 
+def test_a_head_of_zeros_is_the_cause_of_a_blank_map_whatever_the_layer():
+    even = tuple(replace(found, score=0.0, probability=0.001) for found in (TABBY, TIGER, LYNX))
+    tokens = replace(LAYER, layout="tokens", shape=(197, 768), grid=(14, 14), channels=768)
+    blank = heat(**BLANK, gradient=0.0, target=even[0])
+    (_, zero) = diagnose(report(blank, layers=(tokens,), shots=(replace(SHOT, top=even),), initialised=True))
+    assert zero.code == "zero-gradient" and zero.remedy.startswith("every class has the same score, so the head is 0")
+    assert "earlier layer" not in zero.remedy, "none has a gradient"
+    two = report(blank, replace(blank, sample=1), shots=(replace(SHOT, top=even), SHOT), initialised=True)
+    assert "earlier layer" in diagnose(two)[1].remedy, "another picture says that the head is not 0"
+    uneven = (even[0], replace(even[1], score=-1e-6))
+    for layout in ("tokens", "channels first"):
+        layers = (replace(LAYER, layout=layout),)
+        (_, zero) = diagnose(report(blank, layers=layers, shots=(replace(SHOT, top=uneven),), initialised=True))
+        assert zero.remedy.count("earlier layer") == 1 and zero.remedy.count("head") == 1
+
+
+def test_who_explains_the_top_prediction_is_not_told_to():
+    nothing = {"least": -2.0, "greatest": -0.5}
+    (own,) = diagnose(report(heat(**nothing)))
+    (both, *_) = diagnose(report(heat(**nothing), heat(**nothing, target=LYNX, asked="lynx")))
+    assert "top prediction" not in own.remedy and both.remedy.startswith("explain the top prediction, ")
+    assert own.remedy[0].islower() and own.remedy in both.remedy
+
+
 def test_half_precision_is_suspected_where_numbers_are_lost():
     blank = heat(**BLANK, gradient=0.0)
     assert "float32" in only(report(blank, run={"dtype": "float16"})).remedy
@@ -111,6 +135,16 @@ def test_saturated_scores(probability, score, gradient, saturated):
     sure = Class(281, "tabby", score, probability)
     found = report(heat(target=sure, gradient=gradient), shots=(replace(SHOT, top=(sure,)),))
     assert ("saturated-score" in codes(found)) is saturated
+
+
+@pytest.mark.parametrize(
+    ("probability", "score", "told"),
+    [(1.0, 0.0, "1"), (1 - 2**-24, log(1 - 2**-24), "1 less 5.96e-8"), (0.0, -87.3365, "0"), (1e-38, log(1e-38), "1e-38")],
+)
+def test_a_saturated_probability_is_written_in_full(probability, score, told):
+    sure = Class(281, "tabby", score, probability)
+    finding = diagnose(report(heat(**BLANK, target=sure, gradient=0.0), shots=(replace(SHOT, top=(sure,)),)))[0]
+    assert (finding.measured, finding.threshold) == (f"probability {told}, largest |gradient| 0", "1 less 1e-07, or 1e-37")
 
 
 def test_saturation_explains_a_blank_map():
@@ -199,7 +233,7 @@ def test_class_blind(asked):
     assert (finding.code, finding.severity, finding.where) == ("class-blind", Severity.INFO, "Eigen-CAM")
 
 
-@pytest.mark.parametrize(("last", "fails"), [(0.5, True), (0.499, False), (-0.6, True), (None, False)])
+@pytest.mark.parametrize(("last", "fails"), [(0.9, True), (0.899, False), (-0.95, True), (None, False)])
 def test_maps_that_do_not_depend_on_the_weights(last, fails):
     """What counts is the step at which all weights are new; that only the head is new changes some methods' maps little."""
     found = report(heat(), sanity=(checked("gradcam", (0.9, 0.8, last)), checked("layercam", (0.9, 0.5, 0.0))))
@@ -253,32 +287,64 @@ def test_methods_are_ranked_by_their_mean_rank():
     found = ranked((a, b, c))
     assert [row.method for row, _ in found] == ["layercam", "scorecam", "gradcam"], "of equal ones the faster"
     assert [mean for _, mean in found] == pytest.approx([5 / 3, 6.5 / 3, 6.5 / 3])
-    assert believed(report(heat(), methods=(a, b, c))) == "believe LayerCAM: first of 3 methods by ROAD, pointing and energy"
+    assert believed(report(heat(), methods=(a, b, c))) == (
+        "believe LayerCAM: the best mean rank of 3 methods by ROAD, pointing and energy, on 20 maps"
+    )
 
 
-def test_methods_whose_numbers_differ_by_rounding_share_the_first_place():
-    rows = (scored("gradcam", road=0.31), scored("hirescam", road=0.3101), scored("layercam", road=0.2))
-    assert believed(report(heat(), methods=rows)).startswith("believe Grad-CAM and HiResCAM: first of 3")
+@pytest.mark.parametrize(
+    ("roads", "ranks"),
+    [
+        ((0.31, 0.30, 0.299, 0.2), (1.5, 1.5, 3, 4)),  # 0.01 is not clear; 0.299 is clearly below the best, though not below the second
+        ((0.31, 0.305, 0.3, None), (2, 2, 2, 4)),
+        ((0.2, 0.211, 0.1, 0.1), (2, 1, 3.5, 3.5)),
+        ((0.3, 0.4, 0.295, 0.2), (2.5, 1, 2.5, 4)),
+        ((None, 0.5, None, 0.4), (3.5, 1, 3.5, 2)),
+    ],
+)
+def test_methods_that_differ_by_less_than_is_clear_share_a_rank(roads, ranks):
+    methods = ("gradcam", "hirescam", "layercam", "cam")
+    rows = [scored(method, road=road, pointing=None, energy=None) for method, road in zip(methods, roads, strict=True)]
+    assert {row.method: mean for row, mean in ranked(rows)} == dict(zip(methods, ranks, strict=True))
+
+
+def test_methods_that_share_the_first_place_are_all_believed():
+    rows = (scored("gradcam", road=0.31), scored("hirescam", road=0.319), scored("layercam", road=0.2))
+    assert believed(report(heat(), methods=rows)).startswith("believe Grad-CAM and HiResCAM: the best mean rank of 3")
+
+
+@pytest.mark.parametrize("roads", [(0.3, 0.2), (0.3,), (0.0, -0.1), (-0.3, -0.4)])
+def test_of_one_or_two_maps_nothing_is_concluded(roads):
+    def verdict(maps):
+        rows = tuple(scored(method, road=road, maps=maps) for method, road in zip(("gradcam", "layercam"), roads, strict=False))
+        return believed(report(heat(), methods=rows))
+
+    assert verdict(1) == "1 map of each method is too few to say which to believe: give 3 or more"
+    assert verdict(2) == "2 maps of each method are too few to say which to believe: give 3 or more"
+    assert "too few" not in verdict(3)
 
 
 def test_a_method_that_knows_no_class_or_fails_is_passed_over():
     rows = (scored("eigencam", road=0.5), scored("fullgrad", road=0.4), scored("gradcam", road=0.3), scored("cam", road=-0.2))
-    found = report(heat(), methods=rows, sanity=(checked("fullgrad", (1.0, 0.9, 0.8)),))
+    found = report(heat(), methods=rows, sanity=(checked("fullgrad", (1.0, 0.9, 0.95)),))
     assert believed(found) == (
-        "believe Grad-CAM: first of 4 methods by ROAD, pointing and energy; "
+        "believe Grad-CAM: the best mean rank of 4 methods by ROAD, pointing and energy, on 20 maps; "
         "passed over: Eigen-CAM knows no class, FullGrad does not depend on the weights"
     )
 
 
 def test_where_nothing_is_better_than_chance_nothing_is_recommended():
     rows = (scored("gradcam", road=0.004), scored("layercam", road=-0.005))
-    assert believed(report(heat(), methods=rows)) == "no order of pixels is clearly better than chance: ROAD of Grad-CAM is 0.004"
+    assert (
+        believed(report(heat(), methods=rows))
+        == "no order of pixels is clearly better than chance: ROAD of Grad-CAM and LayerCAM is 0.004 on 20 maps"
+    )
     worse = (scored("gradcam", road=-0.2), scored("layercam", road=-0.3))
     assert believed(report(heat(), methods=worse)).startswith("none of them is to be believed: Grad-CAM is worse than chance")
 
 
 def test_a_single_method_is_compared_with_chance():
-    assert believed(report(heat(), methods=(scored("gradcam"),))) == "Grad-CAM orders the pixels better than chance"
+    assert believed(report(heat(), methods=(scored("gradcam"),))) == "Grad-CAM orders the pixels better than chance, on 20 maps"
     unmeasured = scored("gradcam", road=None, pointing=None, energy=None)
     assert believed(report(heat(), methods=(unmeasured,))) == "" and believed(report(heat())) == ""
 

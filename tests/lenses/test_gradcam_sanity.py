@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from netlens.lenses.gradcam.choices import METHODS
+from netlens.lenses.gradcam.explorer import Explorer
 from netlens.lenses.gradcam.sanity import MOST_BLOCKS, rank_correlation, sanity
+from netlens.lenses.gradcam.settings import Settings
+from netlens.loading.feeding import Batch
 from sample_models import scenes, sick
 from sample_models.shapes import ShapeNet, ShapeViT
 
@@ -56,13 +62,16 @@ def test_only_the_order_counts():
     assert rank_correlation(heat, 1 - heat) == pytest.approx(-1)
 
 
-def test_a_map_that_became_blank_has_nothing_in_common_and_one_that_was_blank_is_left_out():
+def test_maps_that_are_or_became_blank_are_not_compared():
+    """They have no order: neither like the other one, which would speak against a method, nor unlike it, which would speak for it."""
     heat, blank, broken = torch.arange(9.0).view(3, 3), torch.zeros(3, 3), torch.full((3, 3), float("nan"))
-    assert [rank_correlation(heat, other) for other in (blank, broken)] == [0, 0]
+    assert [rank_correlation(heat, other) for other in (blank, broken)] == [None, None]
     assert [rank_correlation(other, heat) for other in (blank, broken)] == [None, None]
     model = nn.Linear(2, 2)
     assert sanity(model, lambda: [heat, blank])[1] == (1,)
     assert sanity(model, lambda: [blank, blank])[1] == (None,)
+    again = iter([[heat, heat], [blank, 9 - heat]])
+    assert sanity(model, lambda: next(again))[1] == (pytest.approx(-1),)
 
 
 # --- Steps
@@ -213,6 +222,36 @@ def test_the_seed_decides():
 
 
 # --- What it is for
+
+
+def checked_by_the_lens(*methods: str) -> Explorer:
+    model, (x, _) = sick.healthy().eval(), pictures(3)
+    settings = Settings(tuple(METHODS[method] for method in methods))
+    explorer = Explorer(model, settings, lambda _classes: None, ExitStack)
+    explorer.add(Batch((x,), {}), ((x,), {}), None)
+    explorer.finish(5)
+    return explorer
+
+
+def test_maps_are_compared_before_their_relu():
+    """Before a linear head on pooled channels Grad-CAM is HiResCAM, but for the ReLU, which would make maps of chance blank."""
+    model, (x, _) = sick.healthy().eval(), pictures(3)
+    labels = model(x).argmax(1).tolist()
+
+    def signed() -> list[Tensor]:
+        activation, gradient = last_layer(model, x, labels)
+        return list((gradient.mean((2, 3), keepdim=True) * activation).sum(1))
+
+    gradcam, hirescam = (row.similarity for row in checked_by_the_lens("gradcam", "hirescam").sanity)
+    assert gradcam == pytest.approx(sanity(model, signed, seed=5)[1], abs=1e-3) == hirescam
+    rectified = sanity(model, lambda: [values.relu() for values in signed()], seed=5)[1]
+    assert max(abs(a - b) for a, b in zip(gradcam, rectified, strict=True) if b is not None) > 0.1
+
+
+def test_slow_methods_are_not_checked_and_this_is_told():
+    explorer = checked_by_the_lens("gradcam", "scorecam", "ablationcam")
+    assert [row.method for row in explorer.sanity] == ["gradcam"]
+    assert "the sanity check leaves out Score-CAM, Ablation-CAM: it would take too long" in explorer.notes
 
 
 def last_layer(model: nn.Module, inputs: Tensor, labels: list[int]) -> tuple[Tensor, Tensor]:

@@ -216,8 +216,8 @@ def test_methods_stand_in_the_order_in_which_they_are_to_be_believed():
         "time/map": "50.0 ms",
     }
     assert found[1]["note"] == "knows no class"
-    assert "\nbelieve Score-CAM: first of 5 methods by ROAD, pointing and energy\n" in text
-    assert "**believe Score-CAM: first of 5" in as_markdown(several())
+    assert "\nbelieve Score-CAM: the best mean rank of 5 methods by ROAD, pointing and energy, on 20 maps\n" in text
+    assert "**believe Score-CAM: the best mean rank of 5" in as_markdown(several())
 
 
 def test_what_could_not_be_measured_has_no_column():
@@ -226,13 +226,49 @@ def test_what_could_not_be_measured_has_no_column():
 
 
 def test_the_steps_of_the_sanity_check():
-    mixed = (checked("gradcam", (0.876, 0.5, 0.0499)), checked("eigencam", (1.0, None, 0.75)))
+    mixed = (checked("gradcam", (0.876, 0.5, 0.0499)), checked("eigencam", (1.0, None, 0.95)))
     text = as_text(report(heat(), sanity=mixed))
-    assert rows(text, 2, "method", "head") == [
-        {"method": "Grad-CAM", "head": "0.876", "+1": "0.500", "all": "0.050"},
-        {"method": "Eigen-CAM", "head": "1.000", "all": "0.750", "note": "does not depend on the weights"},
+    assert rows(text, 2, "method", "fc") == [
+        {"method": "Grad-CAM", "fc": "0.876", "+1": "0.500", "all": "0.050"},
+        {"method": "Eigen-CAM", "fc": "1.000", "+1": "blank", "all": "0.950", "note": "does not depend on the weights"},
     ]
     assert "drawn anew, one after the other: fc, then layer4.1.conv2, conv1" in text
+    assert "\nEigen-CAM: 1.000 until its own layer" in text and "\nblank: the maps were the same everywhere" in text
+    one = as_text(report(heat(), sanity=mixed[:1]))
+    assert "Eigen-CAM" not in one and "blank:" not in one
+
+
+@pytest.mark.parametrize(
+    ("steps", "header"),
+    [
+        (("roi_heads.box_predictor.bbox_pred", "a", "b"), "bbox_pred"),
+        (("classifier.6", "a", "b"), "classifier.6"),
+        (("fc", "a", "b"), "fc"),
+    ],
+)
+def test_the_first_step_of_the_sanity_check_has_the_name_of_its_layer(steps, header):
+    text = as_text(report(heat(), sanity=(checked("gradcam", (0.3, 0.2, 0.1), steps),)))
+    assert rows(text, 1, "method", "+1") == [{"method": "Grad-CAM", header: "0.300", "+1": "0.200", "all": "0.100"}]
+
+
+def test_an_approximation_by_some_channels_is_told_with_its_method():
+    few = {"top_channels": 16}
+    (method,) = re.findall(r"\nmethod +(.*)", as_text(report(heat(method="scorecam", gradient=None), run=few)))
+    assert method == "Score-CAM (Wang et al. 2020, 1910.01279) · approximated by at most 16 channels"
+    (method,) = re.findall(r"\nmethod +(Grad.*)", as_text(report(heat(), heat(method="scorecam", gradient=None), run=few)))
+    assert method == "Grad-CAM, Score-CAM · approximated by at most 16 channels"
+    assert "approximated" not in as_text(report(heat(method="scorecam", gradient=None)))
+
+
+def test_of_an_output_that_is_not_finite_no_number_and_no_class_is_told():
+    lost = Class(0, None, float("nan"), float("nan"))
+    bad = replace(SHOT, name="bad.png", top=(lost, lost), nonfinite=1)
+    text = as_text(report(heat(), heat(sample=1, target=lost), heat(sample=1, target=TIGER, asked="tiger cat"), shots=(SHOT, bad)))
+    assert rows(text, 2, "predicted", "2nd")[1] == {"image": "bad.png", "predicted": "output not finite"}
+    good, top, asked = rows(text, 3, "image", "p")
+    assert top == {"#": "1", "image": "bad.png", "note": "output not finite"}
+    assert asked == top | {"#": "2", "class": "tiger cat"}, "what the user named"
+    assert good["max"] == "2.12" and "nan" not in text
 
 
 def listing() -> GradcamReport:

@@ -100,7 +100,8 @@ def test_the_layer_that_is_found(build: Callable[[], nn.Module], name: str, grid
     assert (layer.name, layer.grid, layer.chosen) == (name, grid, True)
     size = " x ".join(map(str, grid))
     assert layer.reason.startswith("the last of ")
-    assert layer.reason.endswith(f" layers with a map ({size}) on which the class score depends")
+    skipped = "; not classifier.1, which holds the scores of the classes" if name == "features" and grid == (3, 3) else ""
+    assert layer.reason.endswith(f" layers with a map ({size}) on which the class score depends{skipped}")
 
 
 @pytest.mark.parametrize(
@@ -167,6 +168,42 @@ def test_maps_of_the_classes_are_passed_over() -> None:
     assert choose(model, pictures(16)).layers[0].name == ":relu"
     reasons = {layer.name: layer.reason for layer in candidates(model, (pictures(16),), {})}
     assert reasons["high_classifier"] == "holds the scores of the classes"
+
+
+def test_channels_as_many_as_an_embedding_has_numbers_are_no_scores() -> None:
+    """Pooled and normalised: the last layer is the embedding's own; as scores of 16 classes it would hold them."""
+
+    class Embedder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.normalize(self.body(x).mean((2, 3)), dim=1)
+
+    torch.manual_seed(0)
+    model = Embedder().eval()
+    (layer,) = chosen(model, (pictures(16),), {}, score, scored=False).layers
+    assert (layer.name, layer.grid, layer.reason) == ("body", (4, 4), "the last of 4 layers with a map (4 x 4) on which the score depends")
+    assert not any(each.reason for each in candidates(model, (pictures(16),), {}, scored=False))
+    (layer,) = chosen(model, (pictures(16),), {}, score).layers
+    assert layer.name == "body.1" and layer.reason.endswith("; not body.2, which holds the scores of the classes")
+
+
+def test_detections_are_no_scores_of_classes() -> None:
+    """Boxes are (D, 4), and the layer has 4 channels."""
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            found = self.body(x).mean((2, 3))
+            return {"boxes": found, "scores": found[:, 0], "labels": torch.ones(1, dtype=torch.int64)}
+
+    choice = chosen(Detector().eval(), (pictures(16),), {}, lambda output: output["scores"])
+    assert [layer.name for layer in choice.layers] == ["body"]
 
 
 def test_signals_videos_and_one_channel() -> None:
@@ -284,6 +321,18 @@ def test_what_a_pattern_means(resnet: nn.Module, wanted: tuple[str, ...], names:
     every = by_name(candidates(resnet, (pictures(),), {}))
     assert [layer.index for layer in choice.layers] == [every[name].index for name in names]
     assert all(layer.chosen and not layer.reason for layer in choice.layers)
+
+
+def test_of_nested_layers_that_one_pattern_means_the_outermost_are_taken(resnet: nn.Module) -> None:
+    """Fused, a block and its own parts would be many votes of one. The parts are counted here: tensors with a grid inside each stage."""
+    every = candidates(resnet, (pictures(),), {})
+    choice = choose(resnet, pictures(), wanted=("layer*",))
+    assert [layer.name for layer in choice.layers] == ["layer1", "layer2", "layer3", "layer4"]
+    for layer in choice.layers:
+        parts = sum(other.name.startswith(f"{layer.name}.") for other in every)
+        assert layer.reason == f"{parts} parts of it that the pattern means as well, left out"
+    both = choose(resnet, pictures(), wanted=("layer4", "layer4.0.conv1"))
+    assert [(layer.name, layer.reason) for layer in both.layers] == [("layer4.0.conv1", ""), ("layer4", "")]  # asked for one by one
 
 
 def test_misses(resnet: nn.Module) -> None:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import NetlensError, UsageError
-from netlens.lenses.gradcam.answers import Answer, Embedding
+from netlens.lenses.gradcam.answers import Answer, Embedding, Point
 from netlens.lenses.gradcam.class_answers import ClassMap, ClassScores
 from netlens.lenses.gradcam.detections import Detections
-from netlens.lenses.gradcam.targets import NothingDetected, Target, embeddings, read
+from netlens.lenses.gradcam.targets import NothingDetected, Target, embeddings, lowering, read
 from netlens.loading.class_names import ClassNames
 
 ROWS = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0]])
@@ -44,7 +44,7 @@ def checked_gradient(compute: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     return gradient
 
 
-def asked(answer: Answer, *texts: str, sample: int = 0, point: tuple[int, int] | None = None) -> list[tuple[int, str]]:
+def asked(answer: Answer, *texts: str, sample: int = 0, point: Point | None = None) -> list[tuple[int, str]]:
     return [(target.found.index, target.asked) for target in answer.targets(sample, texts, point)]
 
 
@@ -75,7 +75,7 @@ def test_several_targets_each_once() -> None:
     with pytest.raises(UsageError, match="no class 3: the model has 3 classes"):
         answer.targets(0, ["3"])
     with pytest.raises(UsageError) as error:
-        answer.targets(0, ["1"], point=(1, 1))
+        answer.targets(0, ["1"], point=Point(1, 1))
     assert "--point" in error.value.hint
 
 
@@ -244,6 +244,8 @@ PLACES = torch.tensor(  # (1, 3, 2, 3): class 0 wins at 3 places, class 1 at 1, 
 def test_a_class_of_a_map_is_scored_where_it_wins() -> None:
     answer = read(PLACES)
     assert (answer.kind, answer.classes, answer.samples) == ("class map", 3, 1)
+    (note,) = answer.notes
+    assert "in the order of the areas where they win" in note and "mean probability" in note and "sum of its scores" in note
     assert asked(answer, "top9") == [(2, "largest region besides class 0"), (1, "region 2 by size"), (0, "region 3 by size")]
     assert asked(answer) == [(2, "largest region besides class 0")]
     target = answer.resolve(0, "2")
@@ -280,18 +282,26 @@ def test_the_background_has_a_name_or_is_class_0() -> None:
 def test_a_class_that_wins_nowhere_is_scored_over_the_whole_picture() -> None:
     answer = read(torch.tensor([[[[3.0, 4.0]], [[1.0, 2.0]]]]))
     target = answer.resolve(0, "1")
-    assert target.found.score == 3 and "over the whole picture because it wins nowhere" in target.asked
+    assert (target.found.score, target.asked, target.nowhere) == (3, "1", True) and target.region.all()  # type: ignore[union-attr]
+    assert not answer.resolve(0, "0").nowhere
+
+
+def test_a_point_is_called_what_the_user_calls_it() -> None:
+    answer = read(PLACES, size=(20, 30))
+    assert asked(answer, point=Point(29, 10, "500,200")) == [(2, "point 500,200")]
+    with pytest.raises(UsageError, match="the point 500,200 is outside"):
+        answer.targets(0, [], point=Point(30, 10, "500,200"))
 
 
 def test_a_point_of_the_input_is_a_place_of_the_map() -> None:
     answer = read(PLACES, size=(20, 30))  # each place is 10 x 10 pixels
-    assert asked(answer, point=(29, 10)) == [(2, "point 29,10")]
-    assert asked(answer, "top2", point=(9, 19)) == [(1, "point 9,19"), (2, "point 9,19")]
-    (target,) = answer.targets(0, ["1"], point=(10, 9))
+    assert asked(answer, point=Point(29, 10)) == [(2, "point 29,10")]
+    assert asked(answer, "top2", point=Point(9, 19)) == [(1, "point 9,19"), (2, "point 9,19")]
+    (target,) = answer.targets(0, ["1"], point=Point(10, 9))
     assert (target.found.score, target.asked) == (1, "1, point 10,9")
     assert checked_gradient(lambda maps: read(maps).scores([target]), PLACES)[0].nonzero().tolist() == [[1, 0, 1]]
     with pytest.raises(UsageError) as error:
-        answer.targets(0, [], point=(30, 0))
+        answer.targets(0, [], point=Point(30, 0))
     assert "30 columns and 20 rows" in error.value.hint
 
 
@@ -318,7 +328,7 @@ def test_films_have_class_maps_too() -> None:
     answer = read(torch.arange(2 * 3 * 2 * 4 * 5.0).reshape(2, 3, 2, 4, 5))
     assert isinstance(answer, ClassMap) and answer.resolve(1, "2").region.shape == (2, 4, 5)  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="3 dimensions"):
-        answer.targets(0, [], point=(0, 0))
+        answer.targets(0, [], point=Point(0, 0))
 
 
 def test_torchvisions_segmentation_models_are_read() -> None:
@@ -361,7 +371,40 @@ def test_detections_are_ranked_by_confidence() -> None:
     ]
     assert [answer.scores([each]).item() for each in targets] == pytest.approx([0.9, 0.6, 0.3])
     assert targets[1].box.tolist() == [22, 20, 42, 40]  # type: ignore[union-attr]
-    assert asked(answer, point=(40, 30)) == [(2, "detection #2 around the point 40,30")]
+    assert asked(answer, point=Point(40, 30)) == [(2, "detection #2 around the point 40,30")]
+
+
+def test_a_detection_says_where_it_is_and_a_number_that_is_no_class_has_no_name() -> None:
+    answer = read(detected(0.3, 0.9, 0.6))
+    answer.names = ClassNames(("__background__", "cat", "N/A"), "")
+    assert [(each.name, each.box) for each in answer.top(0, 2)] == [(None, (20, 20, 40, 40)), (None, (22, 20, 42, 40))]
+    assert answer.resolve(0, "cat").found.box == (0, 0, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "box_score_thresh"),
+        ("ssdlite320_mobilenet_v3_large", "score_thresh"),
+        ("resnet18", None),
+    ],
+)
+def test_the_hint_names_the_threshold_that_the_model_has(name: str, argument: str | None) -> None:
+    """Torchvision itself is asked: the argument builds the model, and with 1.0 it detects nothing."""
+    import torchvision
+
+    build = torchvision.models.get_model_builder(name)
+    if argument is None:
+        assert lowering(build()) == "take another picture"
+        return
+    model = build(weights=None, weights_backbone=None, **{argument: 1.0}).eval()
+    hint = lowering(model)
+    assert hint == f"take another picture, or a lower threshold: --model-arg {argument}=0.01"
+    output = model([torch.rand(3, 64, 64)])
+    assert len(output[0]["scores"]) == 0
+    with pytest.raises(NothingDetected) as error:
+        read(output, lower=hint).targets(0)
+    assert error.value.hint == hint
 
 
 def test_what_is_not_detected_is_told() -> None:
@@ -373,11 +416,11 @@ def test_what_is_not_detected_is_told() -> None:
     with pytest.raises(NothingDetected, match="no detection #2: the model finds 1"):
         answer.targets(0, ["#2"])
     with pytest.raises(NothingDetected, match="detects nothing around the point 11,3"):
-        answer.targets(0, [], point=(11, 3))
+        answer.targets(0, [], point=Point(11, 3))
     empty = read(detected())
     with pytest.raises(NothingDetected) as error:
         empty.targets(0)
-    assert "threshold" in error.value.hint and empty.top(0, 5) == ()
+    assert error.value.hint == "take another picture" and empty.top(0, 5) == ()
     with pytest.raises(UsageError, match="no class is called 'mouse'"):
         answer.targets(0, ["mouse"])
 
@@ -448,12 +491,21 @@ def test_the_likeness_to_a_reference_is_a_cosine() -> None:
     targets = [answer.targets(sample)[0] for sample in range(3)]
     assert answer.scores(targets).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
     assert [target.found.score for target in targets] == pytest.approx(expected.tolist(), rel=1e-5)
-    assert targets[0].found.probability is None and targets[0].asked == "likeness to the reference"
+    assert targets[0].found.probability is None and targets[0].asked == "likeness to the reference" and answer.notes == ()
     gradient = checked_gradient(lambda x: read(x, reference=reference.double()).scores(targets), vectors)
     norms = np.linalg.norm(a, axis=1)[:, None]
     np.testing.assert_allclose(gradient, b / (norms * np.linalg.norm(b)) - expected[:, None] * a / norms**2, atol=1e-12)
     with pytest.raises(UsageError, match="--against explains likeness"):
         answer.targets(0, ["cat"])
+
+
+def test_likeness_is_called_by_the_picture_and_outputs_without_a_name_may_be_scores() -> None:
+    answer = read(torch.ones(1, 1000), reference=torch.ones(1, 1000), against="pal.png")
+    (found,) = answer.top(0, 5)
+    assert (found.name, found.probability) == ("likeness to pal.png", None) and found.score == pytest.approx(1)
+    assert answer.targets(0)[0].asked == "likeness to pal.png"
+    (note,) = answer.notes
+    assert "1,000 numbers" in note and "if they are scores of classes" in note
 
 
 def test_a_reference_is_read_from_an_output() -> None:

@@ -183,6 +183,21 @@ def test_imputing_leaves_what_is_known_and_solves_the_equations_at_the_border():
         np.testing.assert_allclose(filled.numpy(), expected, atol=1e-3)
 
 
+def test_imputing_runs_in_one_thread_and_leaves_torch_with_as_many_as_before(monkeypatch):
+    threads, solve = [], module._solved
+    monkeypatch.setattr(module, "_solved", lambda *asked: threads.append(torch.get_num_threads()) or solve(*asked))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        imputed(PICTURE, torch.eye(HEIGHT, dtype=torch.bool)[None, :, :WIDTH])
+        assert set(threads) == {1} and torch.get_num_threads() == 2
+        with pytest.raises(RuntimeError):
+            imputed(PICTURE, torch.ones(1, 2, 3, dtype=torch.bool))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_road_adds_noise_to_what_it_imputes_and_to_nothing_else():
     seen: list[Tensor] = []
     worth(HEAT, PICTURE, lambda pictures: seen.extend(pictures) or probability(pictures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,15 +13,19 @@ import numpy as np
 from PIL import Image
 
 from netlens.drawing.album import Folder, write
+from netlens.drawing.captions import joined
 from netlens.drawing.gallery import Card
 from netlens.drawing.grids import pages as grid_pages
 from netlens.drawing.overlay import Box, Outline
 from netlens.lenses.gradcam import figures
 from netlens.lenses.gradcam.captions import Drawn
-from netlens.lenses.gradcam.figures import Sample
+from netlens.lenses.gradcam.marks import Mark
+from netlens.lenses.gradcam.photo import Sample
 from netlens.lenses.gradcam.report import GradcamReport
 from netlens.loading.images import open_image
 from netlens.parts import Picture
+
+_ENDING = re.compile(r"\.[A-Za-z]\w{2,3}(?= to |$)")  # of the first and last frame of a film
 
 
 class Arrays(Protocol):
@@ -41,6 +46,7 @@ class Scene:
     seen: np.ndarray | None = None  # without a photo: what the network saw, (H, W, 3) uint8, or frames (T, H, W, 3)
     box: Box | None = None  # where the network's input lies on the photo; None: everywhere
     outlines: tuple[Outline, ...] = ()  # boxes of objects on the photo; those of no class that is asked for are dashed
+    marks: Mapping[tuple[int, str], Mark] = field(default_factory=dict)  # what is explained, by `Drawn.question`
 
     @property
     def rank(self) -> int:
@@ -122,7 +128,7 @@ class _Sheet:
         form = figures.SheetForm.of(self.total)
         self.cards.append(figures.sheet_card(sample, drawn, form.room))
         self.maps.append(drawn)
-        self.notes = max(self.notes, sample.notes, key=len)
+        self.notes = max(self.notes, joined(*sample.foot([drawn])), key=len)
         self.added += 1
         if self.added == self.total or len(self.cards) == form.each:
             image = figures.sheet_page(self.cards, self.maps, form, title=self.title, notes=self.notes, page=self.page)
@@ -138,7 +144,8 @@ def _drawn(report: GradcamReport, maps: Mapping[int, np.ndarray], common: bool) 
     samples: dict[int, list[Drawn]] = {}
     for index, facts in enumerate(report.maps):
         if index in maps:
-            samples.setdefault(facts.sample, []).append(Drawn.of(facts, maps[index], greatest[facts.method] if common else None))
+            limit = greatest[facts.method] if common else None
+            samples.setdefault(facts.sample, []).append(Drawn.of(facts, maps[index], limit, report.run.top_channels))
     return samples
 
 
@@ -152,8 +159,10 @@ def _sheets(samples: Sequence[Sequence[Drawn]], title: str, folder: Folder) -> d
 
 def _name(report: GradcamReport, sample: int, scenes: Sequence[Scene]) -> str:
     """Name the file of a sample."""
-    photo = scenes[sample].photo
-    return report.shots[sample].name if photo is None else photo.stem
+    scene, name = scenes[sample], report.shots[sample].name
+    if scene.photo is not None:
+        return scene.photo.stem
+    return _ENDING.sub("", name) if scene.rank == 3 else name
 
 
 def _plain(method: str) -> str:
@@ -164,7 +173,7 @@ def _plain(method: str) -> str:
 def _opened(scene: Scene, name: str, title: str) -> Sample:
     picture = open_image(scene.photo).image if scene.photo is not None else scene.seen
     assert picture is not None
-    return Sample.of(picture, scene.box, scene.outlines, title=title, name=name)
+    return Sample.of(picture, scene.box, scene.outlines, scene.marks, title=title, name=name)
 
 
 def _written(folder: Folder, name: str, images: Iterable[Image.Image], maps: Sequence[Drawn], *, prefer: bool) -> Iterator[Picture]:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +19,19 @@ from netlens.loading.words import one_line
 from netlens.probing.leaves import leaves
 
 TOP = re.compile(r"top\s*([1-9]\d{0,3})")
-Point = tuple[int, int]  # column and row, in pixels of the input
+NAMELESS = frozenset({"N/A", "n/a"})  # what lists of names have at numbers that are no class, as of COCO
 Size = tuple[int, int]  # height and width of the input
+
+
+class Point(NamedTuple):
+    """A pixel of the input that is asked about; as text it is what the user calls it: a pixel of the photo."""
+
+    x: int
+    y: int
+    said: str = ""
+
+    def __str__(self) -> str:
+        return self.said or f"{self.x},{self.y}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +43,8 @@ class Target:
     region: Tensor | None = None  # (*grid), bool: of a class map, the places whose scores are added
     box: Tensor | None = None  # (left, top, right, bottom) of a detection, as the model gives it
     place: int | None = None  # of a detection, its rank by confidence, from 0
+    point: Point | None = None  # at which `region` is
+    nowhere: bool = False  # the class wins nowhere, so that `region` is everywhere
 
 
 class Answer(ABC):
@@ -105,7 +118,8 @@ class Answer(ABC):
     def _read(self, output: Any) -> None: ...
 
     def _name(self, index: int) -> str | None:
-        return self.names.shown(index) if self.names is not None else None
+        name = self.names.shown(index) if self.names is not None else None
+        return None if name in NAMELESS else name
 
     def _index(self, asked: str) -> int:
         return index_of(asked, self.names, self.classes)
@@ -116,8 +130,10 @@ class Embedding(Answer):
 
     kind = "embedding"
 
-    def __init__(self, leaf: str, tensor: Tensor, reference: Tensor) -> None:
+    def __init__(self, leaf: str, tensor: Tensor, reference: Tensor, against: str = "the reference") -> None:
+        """Read `tensor`; `reference`: (1, D), of a picture that is called `against`."""
         super().__init__(leaf)
+        self._said = f"likeness to {against}"
         self._vectors = wide(tensor).flatten(1)
         self._reference = wide(reference.detach()).reshape(1, -1)
         if self._vectors.shape[1] != self._reference.shape[1]:
@@ -129,6 +145,11 @@ class Embedding(Answer):
         """The number of samples."""
         return len(self._vectors)
 
+    @property
+    def numbers(self) -> int:
+        """The number of numbers in a vector."""
+        return self._vectors.shape[1]
+
     def nonfinite(self, sample: int) -> int:
         """Count the elements of a sample's output that are not finite."""
         return nonfinite(self._vectors[sample])
@@ -137,7 +158,7 @@ class Embedding(Answer):
         """Return the likeness, which is all there is."""
         no_places(point)
         cosine = float(self._cosines()[sample].detach())
-        return (Target(Class(0, None, cosine, None), "likeness to the reference"),)
+        return (Target(Class(0, self._said, cosine, None), self._said),)
 
     def resolve(self, sample: int, asked: str, point: Point | None = None) -> Target:
         """Refuse: there are no classes.

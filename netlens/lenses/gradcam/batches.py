@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from netlens.drawing.numbers import percent
 from netlens.drawing.overlay import Box, Outline
 from netlens.errors import UsageError
-from netlens.lenses.gradcam.answers import Target
+from netlens.lenses.gradcam.answers import Point, Target
 from netlens.lenses.gradcam.facts import Share
+from netlens.lenses.gradcam.marks import Mark
+from netlens.lenses.gradcam.report import Class, Heatmap
 from netlens.loading.boxes import Boxes, on_input
 from netlens.loading.feeding import Batch
 from netlens.loading.preprocessing import Geometry
@@ -45,20 +48,49 @@ class Sample:
         left, top, right, bottom = self.geometry.box
         return left, top, left + (right - left) * self.share[1], top + (bottom - top) * self.share[0]
 
-    def point(self, asked: tuple[float, float] | None) -> tuple[int, int] | None:
+    def point(self, asked: tuple[float, float] | None) -> Point | None:
         """Return a pixel of the photo as one of the input.
 
         Raises:
             UsageError: the network does not see it.
         """
         if asked is None or self.geometry is None:
-            return None if asked is None else (int(asked[0]), int(asked[1]))
+            return None if asked is None else Point(int(asked[0]), int(asked[1]))
         x, y = self.geometry.to_input(asked[0] + 0.5, asked[1] + 0.5)
         (height, width), (tall, wide) = self.geometry.input, self.geometry.photo
         if not (0 <= x < width and 0 <= y < height):
             hint = f"the photo is {wide} pixels wide and {tall} high; choose one inside of what is cropped from it"
             raise UsageError(f"the network does not see the point {asked[0]:g},{asked[1]:g} of the photo", hint=hint)
-        return int(x), int(y)
+        return Point(int(x), int(y), f"{asked[0]:g},{asked[1]:g}")
+
+    def on_photo(self, classes: Sequence[Class]) -> tuple[Class, ...]:
+        """Return detections with their boxes on the photo."""
+        return tuple(found if found.box is None else replace(found, box=self._from_input(found.box)) for found in classes)
+
+    def described(self, made: Heatmap, target: Target) -> Heatmap:
+        """Add to what is known of a map where on the photo its score comes from."""
+        (found,) = self.on_photo([target.found])
+        region = None if target.region is None else float(target.region.float().mean())
+        return replace(made, target=found, region=region, where=_where(found, target, region))
+
+    def marks(self, targets: Sequence[Target]) -> dict[tuple[int, str], Mark]:
+        """Return what is to be drawn of targets, by their class and what they were asked by."""
+        found = {(target.found.index, target.asked): self._mark(target) for target in targets}
+        return {question: mark for question, mark in found.items() if mark is not None}
+
+    def _mark(self, target: Target) -> Mark | None:
+        if target.found.box is not None:
+            return Mark("box", self._from_input(target.found.box))
+        if target.region is None or self.picture is None or target.region.dim() != 2:
+            return None
+        if target.point is not None:
+            x, y = target.point[:2]
+            return Mark("point", self._from_input((x, y, x + 1, y + 1)))
+        whole = self._from_input((0, 0, *self.picture.shape[:-3:-1]))
+        return Mark("everywhere", whole) if target.nowhere else Mark("region", whole, target.region.cpu().numpy())
+
+    def _from_input(self, box: Box) -> Box:
+        return box if self.geometry is None else (*self.geometry.to_photo(*box[:2]), *self.geometry.to_photo(*box[2:]))
 
     def objects(self, boxes: Boxes | None, target: Target) -> list[Box]:
         """Return the boxes of a target's class, in pixels of the input."""
@@ -125,6 +157,18 @@ def padded(model: nn.Module) -> Iterator[list[Share]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _where(found: Class, target: Target, region: float | None) -> str:
+    """Say where a target's score comes from, as in `Heatmap.where`."""
+    if found.box is not None:
+        left, top, right, bottom = (round(side) for side in found.box)
+        return f"box {left},{top} to {right},{bottom}"
+    if region is None:
+        return ""
+    if target.point is not None:
+        return "one place"
+    return "everywhere, for it wins nowhere" if target.nowhere else f"where it wins: {percent(region, 1)}"
 
 
 def _label(target: Target) -> str:

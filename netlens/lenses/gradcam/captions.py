@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -25,13 +26,15 @@ class Drawn:
     values: np.ndarray  # what is drawn, (*grid): the positive part; what is not finite stays
     limit: float  # where the colours end, > 0
     common: bool  # the limit is that of all maps of the method
+    channels: int | None = None  # Score-CAM was made of so many at most
 
     @classmethod
-    def of(cls, facts: Heatmap, raw: np.ndarray, limit: float | None) -> Drawn:
-        """Take the positive part; a limit of None is its largest finite number."""
+    def of(cls, facts: Heatmap, raw: np.ndarray, limit: float | None, top_channels: int | None = None) -> Drawn:
+        """Take the positive part; a limit of None is its largest finite number; `top_channels` is as in the report."""
         values = np.where(raw < 0, np.zeros_like(raw), raw)
         own = float(values.max(initial=0, where=np.isfinite(values)))
-        return cls(facts, values, (own if limit is None else limit) or 1.0, limit is not None)
+        channels = top_channels if METHODS[facts.method].needs == "masked inputs" else None
+        return cls(facts, values, (own if limit is None else limit) or 1.0, limit is not None, channels)
 
     @property
     def method(self) -> Method:
@@ -53,6 +56,8 @@ class Drawn:
 
 def class_words(found: Class) -> str:
     """Name a class, and how sure of it the model is: "tabby cat · 62.1 %"."""
+    if not isfinite(found.score if found.probability is None else found.probability):
+        return "the model's output is not finite"
     sure = f"score {significant(found.score)}" if found.probability is None else percent(found.probability, 1)
     return joined(found.name or f"class {found.index}", sure)
 
@@ -128,7 +133,9 @@ class Words:
         grid = f"{self.place}, {' × '.join(map(str, shapes.pop()))}" if len(shapes) == 1 else self.place
         first = self.maps[0]
         asked = first.facts.asked if any(drawn.method.of_class for drawn in self.maps) else ""
-        return joined(self.title, *((self.name, grid, asked) if self.one_target else (grid,)), *more)
+        most = max((drawn.channels or 0 for drawn in self.maps), default=0)
+        channels = f"Score-CAM of at most {most:,} channels" if most else ""
+        return joined(self.title, *((self.name, grid, asked) if self.one_target else (grid,)), channels, *more)
 
     def scale(self) -> str:
         """Say whose scale the colours are on."""
@@ -142,7 +149,8 @@ class Words:
     def foot(self, *more: str) -> str:
         """Say what the colours cannot."""
         least = min((drawn.facts.least for drawn in self.maps if drawn.facts.least is not None), default=0)
-        negative = f"not drawn: negative numbers, down to −{significant(-least)}" if least < 0 else ""
+        down = f", down to −{significant(-least)}" if self.one_method else ""  # methods differ in their units
+        negative = f"not drawn: negative numbers{down}" if least < 0 else ""
         odd = any(not np.isfinite(drawn.values).all() for drawn in self.maps)
         return joined(*more, negative, "magenta: NaN or infinite" if odd else "")
 

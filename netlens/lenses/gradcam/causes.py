@@ -17,6 +17,11 @@ SIGMOID_ENDS = 17.33  # the logit of 1 - eps / 4 in float32, to which the score 
 LEAST, LOG_LEAST = 1e-37, -85.0  # float32 ends there, and so do logarithms of probabilities
 LIKELY = 0.5  # probability from which a class is predicted, also where another one is more probable
 
+EARLIER = "take an earlier layer (`--list-layers`)"
+TOKENS = f"of what comes after the last attention only the class token is used: {EARLIER}"
+HEADLESS = "every class has the same score, so the head is 0 (`netlens kernels`): load trained weights"
+CUT_OFF = "where the maps of all are blank, the head may be 0 (`netlens kernels`), or a detach() cuts it off"
+
 _UNASKED = re.compile(r"top prediction|prediction \d|largest region|region \d+ by size|best detection|detection #\d|likeness ")
 
 
@@ -69,8 +74,39 @@ def saturated(found: Heatmap) -> bool:
 
 def predicted(target: Class, shot: Shot) -> bool:
     """Tell whether the model predicts this class; of several that are independent of one another also those that are likely."""
-    top = shot.top[0].index if shot.top else target.index
-    return target.index == top or target.probability is None or target.probability >= LIKELY
+    return _is_top(target, shot) or target.probability is None or target.probability >= LIKELY
+
+
+def remedy(report: GradcamReport, maps: Sequence[Heatmap], code: str) -> str:
+    """Say what to do about maps with one fault, by what is known of the run."""
+    advice = CAUSES[code].remedy
+    if code == "zero-gradient":
+        if all(_headless(report.shots[found.sample]) for found in maps):
+            return HEADLESS
+        advice = f"{TOKENS if _of_tokens(report, maps) else EARLIER}; {CUT_OFF}"
+    if code == "negative-evidence" and not all(_is_top(found.target, report.shots[found.sample]) for found in maps):
+        advice = f"explain the top prediction, {advice}"
+    return f"{half(report) if code in ('map-nonfinite', 'zero-gradient') else ''}{advice}"
+
+
+def half(report: GradcamReport) -> str:
+    """Suspect half precision where it is used; "" where it is not."""
+    used = "16" in report.run.dtype or bool(report.run.autocast)
+    return "try float32, for half precision overflows and underflows; " if used else ""
+
+
+def _headless(shot: Shot) -> bool:
+    """Tell whether all classes that are known have the same score, as a head of zeros gives."""
+    return len(shot.top) > 1 and len({each.score for each in shot.top}) == 1
+
+
+def _of_tokens(report: GradcamReport, maps: Sequence[Heatmap]) -> bool:
+    names = {name for found in maps for name in found.layers}
+    return any(layer.layout == "tokens" and layer.name in names for layer in report.layers)
+
+
+def _is_top(target: Class, shot: Shot) -> bool:
+    return not shot.top or shot.top[0].index == target.index
 
 
 def asked_for(found: Heatmap) -> bool:
@@ -89,8 +125,9 @@ def _gradient(maps: Sequence[Heatmap]) -> str:
 
 def _probability(maps: Sequence[Heatmap]) -> str:
     known = [found.target.probability for found in maps if found.target.probability is not None]
-    away = max(min(value, 1 - value) for value in known)
-    return f"probability {number(away)} from 0 or 1, {_gradient(maps)}"
+    furthest = max(known, key=lambda value: min(value, 1 - value))
+    written = f"1 less {number(1 - furthest)}" if 0.5 < furthest < 1 else f"{furthest:.3g}"
+    return f"probability {written}, {_gradient(maps)}"
 
 
 def _evenness(maps: Sequence[Heatmap]) -> str:
@@ -117,7 +154,7 @@ CAUSES: Mapping[str, Cause] = {
         "saturated",
         "the map is blank or made of rounding errors: the model ends in a softmax or sigmoid, which is saturated",
         _probability,
-        "1e-7",
+        f"1 less {SURE:g}, or {LEAST:g}",
         "let the model return the scores before its softmax or sigmoid",
     ),
     "zero-gradient": Cause(
@@ -125,14 +162,14 @@ CAUSES: Mapping[str, Cause] = {
         "the map is blank because the score does not depend on the layer",
         _gradient,
         "0",
-        "take an earlier layer (`--list-layers`); where all are blank, the head may be 0 (`netlens kernels`), or a detach() cuts it off",
+        f"{EARLIER}; {CUT_OFF}",
     ),
     "negative-evidence": Cause(
         "blank: nothing for it",
         "the map is blank because nothing at the layer speaks for the class: there is only evidence against it, or none",
         _least,
         "0",
-        "explain the top prediction, take another layer, or look at the negative numbers of the raw map (`--method hirescam`)",
+        "take another layer, or look at the negative numbers of the raw map (`--method hirescam --raw`)",
     ),
     "flat-map": Cause(
         "flat",

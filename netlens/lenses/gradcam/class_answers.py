@@ -15,6 +15,10 @@ from netlens.lenses.gradcam.answers import Answer, Point, Size, Target, no_place
 from netlens.lenses.gradcam.endings import NOTES, before, ending
 from netlens.lenses.gradcam.report import Class
 
+SUMMED = (
+    "classes are in the order of the areas where they win, the background last; p is the mean probability of a class there, and its score "
+    "the sum of its scores there"
+)
 SIGNS = ("negative", "positive")  # the classes of a single logit
 BACKGROUNDS = frozenset({"background", "__background__", "bg", "unlabeled", "unlabelled", "void"})
 
@@ -131,6 +135,7 @@ class ClassMap(OfClasses):
         """Read `tensor`, also without its only channel; `size`: of the input, for points."""
         self._size = size
         super().__init__(leaf, tensor, channels, independent=independent)
+        self.notes += (SUMMED,)
 
     def best(self, sample: int, count: int = 1, point: Point | None = None) -> tuple[Target, ...]:
         """Return the classes with the largest regions, the background last; at a point, those with the highest scores."""
@@ -165,13 +170,13 @@ class ClassMap(OfClasses):
     def _target(self, sample: int, index: int, asked: str, point: Point | None = None) -> Target:
         region = self._won(self._finite(sample), index) if point is None else self._pixel(point)
         if point is not None:
-            asked = ", ".join(filter(None, (asked, f"point {point[0]},{point[1]}")))
-        elif not region.any():
-            region, asked = torch.ones_like(region), f"{asked}, over the whole picture because it wins nowhere"
+            asked = ", ".join(filter(None, (asked, f"point {point}")))
+        nowhere = not region.any()
+        region = region | nowhere
         values = self._seen[sample]
         probability = self._probability(values, index)[region].mean()
         found = Class(index, self._name(index), float(values[index][region].sum()), float(probability))
-        return Target(found, asked, region)
+        return Target(found, asked, region, point=point, nowhere=nowhere)
 
     def _probability(self, values: Tensor, index: int) -> Tensor:
         """Return the probability of a class: scores (K, *grid) -> (*grid)."""
@@ -203,9 +208,7 @@ class ClassMap(OfClasses):
         grid = self.values.shape[2:]
         height, width = self._size or grid[-2:]
         if not (0 <= point[0] < width and 0 <= point[1] < height):
-            raise UsageError(
-                f"the point {point[0]},{point[1]} is outside of the input", hint=f"it has {width} columns and {height} rows, from 0"
-            )
+            raise UsageError(f"the point {point} is outside of the input", hint=f"it has {width} columns and {height} rows, from 0")
         if len(grid) != 2:
             raise UsageError(f"a point is a column and a row, and the class map has {len(grid)} dimensions", hint="leave --point out")
         region = torch.zeros(grid, dtype=torch.bool, device=self.values.device)

@@ -11,7 +11,7 @@ from netlens.findings import Severity
 from netlens.lenses.gradcam.causes import asked_for
 from netlens.lenses.gradcam.choices import METHODS
 from netlens.lenses.gradcam.ranking import UNMOVED, distrusted, ranked, unmoved
-from netlens.lenses.gradcam.report import Class, GradcamReport, Heatmap, Layer, Sanity
+from netlens.lenses.gradcam.report import Class, GradcamReport, Heatmap, Layer, Sanity, Shot
 from netlens.lenses.gradcam.rules import label, marks
 from netlens.wording import bounded, number, share, short
 
@@ -36,10 +36,13 @@ def of_maps(report: GradcamReport, rows: Collection[int]) -> Table:
     ill, shots = marks(report), report.shots
     several = {name: len({getattr(found, name) for found in report.maps}) > 1 for name in ("method", "layers")}
 
+    def broken(found: Heatmap) -> bool:
+        return shots[found.sample].nonfinite > 0
+
     def predicted(found: Heatmap) -> Cell:
         """Name the top prediction where another class is explained."""
         top = shots[found.sample].top[:1]
-        return Cell("") if not top or top[0].index == found.target.index else of_class(top[0])
+        return Cell("") if broken(found) or not top or top[0].index == found.target.index else of_class(top[0])
 
     def note(index: int, found: Heatmap) -> Cell:
         word, how = ill.get(index, ("", Severity.INFO))
@@ -48,10 +51,11 @@ def of_maps(report: GradcamReport, rows: Collection[int]) -> Table:
 
     maps = [(index, report.maps[index]) for index in sorted(rows)]
     write: dict[str, Callable[[Heatmap], str]] = {
-        "class": lambda found: label(found.target.name, found.target.index),
+        "class": lambda found: "" if broken(found) and not asked_for(found) else label(found.target.name, found.target.index),
         "probability": lambda found: probability(found.target.probability),
         "score": lambda found: number(found.target.score),
         "asked": lambda found: short(found.asked) if asked_for(found) and not _names(found) else "",
+        "where": lambda found: found.where,
         "method": lambda found: METHODS[found.method].title if several["method"] else "",
         "layer": lambda found: short("+".join(found.layers)) if several["layers"] else "",
         "peak": lambda found: "" if found.peak is None else f"{found.peak[0]},{found.peak[1]}",
@@ -60,7 +64,7 @@ def of_maps(report: GradcamReport, rows: Collection[int]) -> Table:
         "gradient": lambda found: "" if found.gradient is None else number(found.gradient),
     }
     fields = {"index": [Cell(str(index), "dim") for index, _ in maps], "image": [of_image(shots[found.sample].name) for _, found in maps]}
-    fields |= {name: [Cell(of(found)) for _, found in maps] for name, of in write.items()}
+    fields |= {name: [Cell("" if name in _NUMBERS and broken(found) else of(found)) for _, found in maps] for name, of in write.items()}
     fields |= {"predicted": [predicted(found) for _, found in maps], "note": [note(index, found) for index, found in maps]}
     return Table(_MAPS, {name: fields[name] for name in _MAPS}, _MAPS_GIVE_WAY, ("image", "class", "note", "method"), _MAPS_LEGEND)
 
@@ -72,6 +76,7 @@ _MAPS = {
     "probability": Column("p", right=True),
     "score": Column("score", right=True),
     "asked": Column("asked for", shortest=12),
+    "where": Column("explained", shortest=14),
     "predicted": Column("predicted", shortest=14),
     "method": Column("method"),
     "layer": Column("layer", code=True, shortest=14),
@@ -81,7 +86,8 @@ _MAPS = {
     "gradient": Column("|grad|", right=True),
     "note": Column("note"),
 }
-_MAPS_GIVE_WAY = ("score", "index", "gradient", "greatest", "asked", "positive", "layer", "peak", "predicted", "probability")
+_NUMBERS = ("probability", "score", "peak", "positive", "greatest", "gradient")  # that say nothing where the output is not finite
+_MAPS_GIVE_WAY = ("score", "index", "gradient", "greatest", "asked", "positive", "layer", "peak", "predicted", "probability", "where")
 _MAPS_LEGEND = {
     "peak": "in pixels of the photo",
     "positive": "share of places that speak for the class",
@@ -96,8 +102,14 @@ def of_predictions(report: GradcamReport) -> Table:
     columns = {"image": Column("image", shortest=14)} | {f"top{rank}": Column(RANKS[rank], shortest=15) for rank in range(count)}
     fields: dict[str, list[Cell]] = {"image": [of_image(shot.name) for shot in report.shots]}
     for rank in range(count):
-        fields[f"top{rank}"] = [of_class(shot.top[rank]) if rank < len(shot.top) else Cell("") for shot in report.shots]
+        fields[f"top{rank}"] = [_predicted(shot, rank) for shot in report.shots]
     return Table(columns, fields, tuple(f"top{rank}" for rank in reversed(range(1, count))), ("image", "top0"), {})
+
+
+def _predicted(shot: Shot, rank: int) -> Cell:
+    if shot.nonfinite:
+        return Cell("" if rank else "output not finite")
+    return of_class(shot.top[rank]) if rank < len(shot.top) else Cell("")
 
 
 RANKS = ("predicted", "2nd", "3rd", "4th", "5th")
@@ -134,18 +146,22 @@ _WORTH_LEGEND = {
 def of_sanity(steps: Sequence[str], rows: Sequence[Sanity]) -> Table:
     """Set how like the maps of randomised weights are to the real ones, a column for each step from the head down."""
     last = len(steps) - 1
-    columns = {"method": Column("method")} | {f"step{place}": Column(_step(place, last), right=True) for place in range(len(steps))}
+    columns = {"method": Column("method")} | {f"step{place}": Column(_step(place, steps), right=True) for place in range(len(steps))}
     columns["note"] = Column("note")
     fields = {"method": [Cell(METHODS[row.method].title) for row in rows]}
     for place in range(len(steps)):
-        values = [row.similarity[place] if place < len(row.similarity) else None for row in rows]
-        fields[f"step{place}"] = [Cell("" if value is None else bounded(value)) for value in values]
+        values = [row.similarity[place] for row in rows]
+        fields[f"step{place}"] = [Cell("blank" if value is None else bounded(value)) for value in values]
     fields["note"] = [Cell(UNMOVED, "yellow") if unmoved(row) else Cell("") for row in rows]
     return Table(columns, fields, tuple(f"step{place}" for place in range(1, last)), ("method", "note", f"step{last}"), {})
 
 
-def _step(place: int, last: int) -> str:
-    return "all" if place == last else "head" if place == 0 else f"+{place}"
+def _step(place: int, steps: Sequence[str]) -> str:
+    """Name the first step by its layer, which need not be what is called the head."""
+    if place == len(steps) - 1:
+        return "all"
+    last = steps[0].rpartition(".")[2]
+    return f"+{place}" if place else short(steps[0] if last.isdecimal() else last)
 
 
 def of_layers(layers: Sequence[Layer]) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from netlens.errors import InputError
 from netlens.lenses.gradcam.answers import Answer, Point, Size, Target, nonfinite, wide
@@ -17,7 +17,7 @@ from netlens.loading.words import listed
 PARTS = ("boxes", "scores", "labels")  # of torchvision's detectors
 QUERIES = ("logits", "pred_logits")  # of DETR and its kin, in transformers and in its own code; beside `pred_boxes`
 PLACE = re.compile(r"#\s*(\d{1,6})")
-LOWER = "take another picture, or a lower threshold (of torchvision's models --model-arg box_score_thresh=0.01, or score_thresh=0.01)"
+LOWER = "take another picture"
 
 
 class NothingDetected(InputError):
@@ -42,16 +42,17 @@ class Detections(Answer):
 
     kind = "detections"
 
-    def __init__(self, output: Any, *, labels: int | None = None, size: Size | None = None) -> None:
+    def __init__(self, output: Any, *, labels: int | None = None, size: Size | None = None, lower: str = LOWER) -> None:
         """Read what `detects` knows.
 
         Args:
             output: what the model returned.
             labels: the number of classes, for DETR's kin: as many logits are independent, one more is that of no object.
             size: of the input; without it, boxes of DETR's kin stay shares of the picture.
+            lower: how to have more found, from `lowering`.
         """
         super().__init__("")
-        self._labels, self._size = labels, size
+        self._labels, self._size, self._lower = labels, size, lower
         self._read(output)
 
     @property
@@ -73,10 +74,10 @@ class Detections(Answer):
         Raises:
             NothingDetected: there is none.
         """
-        where = "" if point is None else f" around the point {point[0]},{point[1]}"
+        where = "" if point is None else f" around the point {point}"
         places = self._places(sample, point)[:count]
         if not places:
-            raise NothingDetected(f"the model detects nothing{where}", hint=LOWER)
+            raise NothingDetected(f"the model detects nothing{where}", hint=self._lower)
         return tuple(
             self._target(sample, place, f"detection #{place + 1}{where}" if place else f"best detection{where}") for place in places
         )
@@ -96,10 +97,8 @@ class Detections(Answer):
         places = [place for place in self._places(sample, point) if int(found.labels[place]) == index]
         if not places:
             there = dict.fromkeys(self._name(label) or f"class {label}" for label in found.labels.tolist())
-            what = f"the model detects no {self._name(index) or f'class {index}'}" + (
-                "" if point is None else f" around {point[0]},{point[1]}"
-            )
-            raise NothingDetected(what, hint=f"it detects {listed(there)}" if there else LOWER)
+            what = f"the model detects no {self._name(index) or f'class {index}'}" + ("" if point is None else f" around {point}")
+            raise NothingDetected(what, hint=f"it detects {listed(there)}" if there else self._lower)
         return self._target(sample, places[0], asked)
 
     def scores(self, targets: Sequence[Target]) -> Tensor:
@@ -141,7 +140,17 @@ class Detections(Answer):
     def _target(self, sample: int, place: int, asked: str) -> Target:
         found = self._found[sample]
         index, confidence = int(found.labels[place]), float(found.scores[place].detach())
-        return Target(Class(index, self._name(index), confidence, confidence), asked, box=found.boxes[place], place=place)
+        left, top, right, bottom = found.boxes[place].tolist()
+        shown = Class(index, self._name(index), confidence, confidence, (left, top, right, bottom))
+        return Target(shown, asked, box=found.boxes[place], place=place)
+
+
+def lowering(model: nn.Module) -> str:
+    """Say how to have a model detect more: by the threshold that it has, of torchvision's an argument of the function that builds it."""
+    if not any(hasattr(module, "score_thresh") for module in model.modules()):
+        return LOWER
+    argument = "box_score_thresh" if hasattr(model, "roi_heads") else "score_thresh"
+    return f"{LOWER}, or a lower threshold: --model-arg {argument}=0.01"
 
 
 def detects(output: Any) -> bool:

@@ -22,7 +22,7 @@ from netlens.lenses.gradcam.layers import Layers
 from netlens.lenses.gradcam.measure import Explained, Map, Plan, explain
 from netlens.lenses.gradcam.report import Class, Heatmap, Layer, MethodWorth, Sanity, Shot
 from netlens.lenses.gradcam.settings import Settings
-from netlens.lenses.gradcam.targets import read
+from netlens.lenses.gradcam.targets import lowering, read
 from netlens.loading.class_names import ClassNames
 from netlens.loading.feeding import Batch
 from netlens.loading.preprocessing import Preprocessing
@@ -102,6 +102,8 @@ class Explorer:
             labels = listed(sorted(boxes.labels), 4)
             self._notes[f"no box of {boxes.source} is of a class that was explained: its labels are {labels}"] = None
         if seed is not None and self._first is not None:
+            if slow := [method.title for method in self._methods or () if method.slow]:
+                self._notes[f"the sanity check leaves out {listed(slow)}: it would take too long"] = None
             self.sanity = tuple(self._checked(method, seed) for method in self._methods or () if not method.slow)
 
     @property
@@ -157,10 +159,8 @@ class Explorer:
             output,
             samples=batch.size,
             size=None if picture is None else (picture.shape[-2], picture.shape[-1]),
-            key=asked.key,
-            reference=asked.reference,
-            labels=asked.labels,
-            independent=asked.independent,
+            lower=lowering(self._model),
+            **asked.reading,
         )
         if not isinstance(answer, Embedding):
             answer.names = self._names_for(answer.classes)
@@ -208,12 +208,13 @@ class Explorer:
     ) -> None:
         """Add what is known of a sample, and what lies under its maps."""
         name = batch.name or (f"sample {len(self.shots)}" if sample.path is None else sample.path.name)
-        self.shots.append(Shot(name, None if sample.geometry is None else sample.geometry.photo, top, classes, nonfinite))
+        self.shots.append(Shot(name, None if sample.geometry is None else sample.geometry.photo, sample.on_photo(top), classes, nonfinite))
         if sample.path is None or batch.name:
             pixels = seen(single(batch, index), preprocessing, 1)
-            self.scenes.append(Scene(seen=pixels[0] if pixels else None))
+            self.scenes.append(Scene(seen=pixels[0] if pixels else None, marks=sample.marks(targets)))
         else:
-            self.scenes.append(Scene(photo=sample.path, box=sample.box(), outlines=sample.outlines(self._settings.boxes, targets)))
+            outlines = sample.outlines(self._settings.boxes, targets)
+            self.scenes.append(Scene(sample.path, box=sample.box(), outlines=outlines, marks=sample.marks(targets)))
 
     def _keep(self, made: Map, earlier: Sequence[Map], sample: Sample, answer: Answer) -> None:
         size = (made.values.shape[-2], made.values.shape[-1]) if made.values.dim() > 1 else (1, made.values.shape[-1])
@@ -222,7 +223,7 @@ class Explorer:
         found = heatmap(made, len(self.shots) - 1, names, lambda x, y: sample.place(x, y, size), equal_to(made, question))
         self.values[len(self.maps)] = made.shown.float().numpy()
         worth = worth_of(made, sample, answer, self._model, self._settings, self._around, self._chunk)
-        self.maps.append(replace(found, worth=worth))
+        self.maps.append(replace(sample.described(found, made.target), worth=worth))
         self._seconds.append(made.seconds)
         if worth is not None:
             self._step()

@@ -3,54 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from netlens.drawing.captions import Captions, joined
-from netlens.drawing.gallery import ROOM, Card, arranged, gallery
+from netlens.drawing.gallery import Card, arranged, gallery
 from netlens.drawing.grids import Grid, Scale, Tiles
-from netlens.drawing.overlay import Backdrop, Box, Outline
+from netlens.drawing.overlay import Backdrop
 from netlens.lenses.gradcam.captions import UNIT, Drawn, Words, blank_words, class_words, subject_words, tile_words
+from netlens.lenses.gradcam.photo import Sample
 
 COLUMNS = 7  # of a table of targets and methods: with more, each target has a page of its own
 ROWS, TALL = 5, 1500  # rows on one page of such a table at most, and their pixels
 FRAMES = 8  # of a film
 SMALL, SHEET, SHEET_ROWS = 220, 56, 1700  # of a contact sheet: the side of a picture at most, pictures on a page, pixels of all rows
-PALE = 1.0  # pixels of the photo that the network does not see, from which on this is said
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A sample as it is drawn."""
-
-    ground: Backdrop  # its photo, as large as a page
-    name: str
-    title: str  # what the user calls the model
-    notes: str  # on what is pale, and outlined
-
-    @classmethod
-    def of(cls, picture: Image.Image | np.ndarray, box: Box | None, outlines: Sequence[Outline], *, title: str, name: str) -> Sample:
-        """Take a photo, upright, (H, W, 3) uint8 as an array; without a box the network saw all of it."""
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        whole = 0.0, 0.0, float(image.width), float(image.height)
-        seen = box or whole
-        cut = max(seen[0], seen[1], whole[2] - seen[2], whole[3] - seen[3]) > PALE
-        dashed = "; dashed: of other classes" if any(dashed for _, dashed in outlines) else ""
-        boxes = f"outlined: the boxes that were given{dashed}" if outlines else ""
-        pale = "pale: outside of what the network saw" if cut else ""
-        ground = Backdrop.of(image, seen, outlines, (min(image.height, ROOM), min(image.width, ROOM)))
-        return cls(ground, name, title, joined(pale, boxes))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the photo."""
-        return self.ground.photo.height, self.ground.photo.width
-
-    def words(self, maps: Sequence[Drawn]) -> Words:
-        """Return the words for a page of some of its maps."""
-        return Words(maps, self.title, self.name)
 
 
 def photo_pages(sample: Sample, maps: Sequence[Drawn]) -> Iterator[Image.Image]:
@@ -73,9 +41,15 @@ def _photo_page(sample: Sample, maps: Sequence[Drawn]) -> Image.Image:
     words, several = sample.words(maps), len(maps) > 1
     columns, room = arranged(1 + len(maps), sample.shape)
     ground = sample.ground.fitted(room)
-    cards = [_card(ground, drawn, *((words.of(drawn), tile_words(drawn, words.place)) if several else ("", ""))) for drawn in maps]
-    captions = Captions(words.heading(), words.about(words.scale()), words.foot(sample.notes), words.bars())
-    return gallery(captions, [Card(ground.plain(), sample.name if several else ""), *cards], columns)
+    cards = [
+        _photo_card(
+            sample, ground, drawn, *((words.of(drawn), joined(_which(drawn), tile_words(drawn, words.place))) if several else ("", ""))
+        )
+        for drawn in maps
+    ]
+    captions = Captions(words.heading(), words.about(words.scale()), words.foot(*sample.foot(maps)), words.bars())
+    photo = sample.marked(ground.plain(), maps[0].question) if words.one_target else ground.plain()
+    return gallery(captions, [Card(photo, sample.name if several else ""), *cards], columns)
 
 
 def _table(sample: Sample, questions: Sequence[Sequence[Drawn]], methods: Sequence[str]) -> Iterator[Image.Image]:
@@ -85,20 +59,32 @@ def _table(sample: Sample, questions: Sequence[Sequence[Drawn]], methods: Sequen
     _, room = arranged(columns * rows, sample.shape, columns=columns, tall=TALL)
     ground = sample.ground.fitted(room)
     words = sample.words([drawn for row in questions for drawn in row])
-    captions = Captions(words.heading(), words.about(words.scale()), words.foot(sample.notes), words.bars())
+    captions = Captions(words.heading(), words.about(words.scale()), words.foot(*sample.foot(words.maps)), words.bars())
     for start in range(0, len(questions), rows):
         cards = []
         for row in questions[start : start + rows]:
             found = {drawn.facts.method: drawn for drawn in row}
-            cards.append(Card(ground.plain(), class_words(row[0].facts.target), row[0].facts.asked))
-            cards += [_cell(ground, found.get(method), words.place) for method in methods]
+            photo = sample.marked(ground.plain(), row[0].question)
+            cards.append(Card(photo, class_words(row[0].facts.target), _asked(row[0])))
+            cards += [_cell(sample, ground, found.get(method), words.place) for method in methods]
         yield gallery(captions, cards, columns)
 
 
-def _cell(ground: Backdrop, drawn: Drawn | None, place: str) -> Card:
+def _which(drawn: Drawn) -> str:
+    """Say which of several detections a map explains, for they may be of one class."""
+    return "" if drawn.facts.target.box is None else _asked(drawn)
+
+
+def _asked(drawn: Drawn) -> str:
+    """Say what was asked, unless that is the name of the class, which stands above it."""
+    target, asked = drawn.facts.target, drawn.facts.asked.casefold()
+    return "" if asked in ((target.name or "").casefold(), str(target.index)) else drawn.facts.asked
+
+
+def _cell(sample: Sample, ground: Backdrop, drawn: Drawn | None, place: str) -> Card:
     if drawn is None:  # this method has no map of this target
         return Card(np.zeros((0, 0, 3), np.uint8))
-    return _card(ground, drawn, drawn.method.title, tile_words(drawn, place))
+    return _photo_card(sample, ground, drawn, drawn.method.title, tile_words(drawn, place))
 
 
 def film_pages(frames: np.ndarray, maps: Sequence[Drawn], *, title: str, name: str) -> Iterator[Image.Image]:
@@ -118,15 +104,17 @@ def film_pages(frames: np.ndarray, maps: Sequence[Drawn], *, title: str, name: s
         shown = [middle_frame(place, slices, len(frames)) for place in kept]
         grounds = [Backdrop.of(frames[frame], (0, 0, width, height), (), room) for frame in shown]
         words = Words(row, title, name)
-        cards = [Card(ground.plain(), f"frame {frame}") for ground, frame in zip(grounds, shown, strict=True)]
+        serves = f"maps serve all {len(frames)} frames" if slices == 1 < len(frames) else ""
+        cards = [Card(ground.plain(), f"frame {frame}", serves) for ground, frame in zip(grounds, shown, strict=True)]
         for drawn in row:
             heads = [(drawn.method.title, tile_words(drawn, words.place)), *[("", "")] * (len(kept) - 1)]
             cards += [
                 _card(ground, drawn, *head, place * len(_slices(drawn)) // slices)
                 for ground, head, place in zip(grounds, heads, kept, strict=True)
             ]
+        seen = f"shown: what the network saw of each frame, {width} × {height}"
         some = f"{len(kept)} of {slices} slices in time" if len(kept) < slices else ""
-        yield gallery(Captions(words.heading(), words.about(some, words.scale()), words.foot(), words.bars()), cards, columns)
+        yield gallery(Captions(words.heading(), words.about(some, words.scale()), words.foot(seen), words.bars()), cards, columns)
 
 
 def bare_grids(maps: Sequence[Drawn], *, title: str, name: str) -> list[Grid]:
@@ -147,7 +135,7 @@ def _bare(same: Sequence[Drawn], words: Words) -> Grid:
         joined(words.of(drawn), f"slice {part}" if slices > 1 else "", blank_words(drawn)) for drawn in same for part in range(slices)
     )
     limits = {drawn.limit for drawn in same}
-    scale = Scale(signed=False, limit=limits.pop() if len(limits) == 1 else None, unit=UNIT)
+    scale = Scale(signed=False, limit=limits.pop(), unit=UNIT) if len(limits) == 1 else Scale(signed=False, unit="positive part")
     places = ((), tuple(map(str, range(shape[0])))) if strips else ((), ())
     tiles = Tiles(values, columns=1, row_labels=labels, ticks=places) if strips else Tiles(values, labels)
     return Grid(words.heading(), tiles, scale, words.about(), words.foot())
@@ -172,7 +160,7 @@ class SheetForm:
 
 def sheet_card(sample: Sample, drawn: Drawn, room: tuple[int, int]) -> Card:
     """Return one picture of a contact sheet: the photo under a map, its name, and what the map explains."""
-    return _card(sample.ground.fitted(room), drawn, sample.name, subject_words(drawn))
+    return _photo_card(sample, sample.ground.fitted(room), drawn, sample.name, subject_words(drawn))
 
 
 def sheet_page(cards: Sequence[Card], maps: Sequence[Drawn], form: SheetForm, *, title: str, notes: str, page: int) -> Image.Image:
@@ -186,6 +174,12 @@ def sheet_page(cards: Sequence[Card], maps: Sequence[Drawn], form: SheetForm, *,
 def middle_frame(part: int, parts: int, frames: int) -> int:
     """Return the frame in the middle of one of the equal parts of a film."""
     return min(frames - 1, int((part + 0.5) * frames / parts))
+
+
+def _photo_card(sample: Sample, ground: Backdrop, drawn: Drawn, title: str, note: str) -> Card:
+    """Draw a map, and what it explains."""
+    card = _card(ground, drawn, title, note)
+    return replace(card, picture=sample.marked(card.picture, drawn.question))
 
 
 def _card(ground: Backdrop, drawn: Drawn, title: str, note: str, part: int = 0) -> Card:

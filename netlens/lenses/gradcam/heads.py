@@ -39,8 +39,8 @@ def head_weights(model: nn.Module, activation: Tensor, answer: Answer) -> Tensor
             if not len(finite) or (made - scores).abs().amax() <= close * scores.abs().amax():
                 return rows
     raise UsageError(
-        f"CAM needs scores that are a linear layer of the layer's means, and those of {type(model).__name__} are made in another way",
-        hint="take --method gradcam, which is the same where CAM is possible",
+        f"CAM needs scores that are a linear layer of the layer's means, and this layer's do not give those of {type(model).__name__}",
+        hint="leave --layer out where it is given; else take --method gradcam, which is the same where CAM is possible",
     )
 
 
@@ -48,7 +48,8 @@ def _precision(activation: Tensor, scores: Tensor) -> torch.dtype:
     """Return what was computed in: under autocast activations may be wider than the scores, which show it by their digits."""
     if activation.dtype in (torch.float16, torch.bfloat16, torch.float64):
         return activation.dtype
-    half = (dtype for dtype in (torch.float16, torch.bfloat16) if torch.equal(scores.to(dtype).to(scores.dtype), scores))
+    # bfloat16 first: nearly all of its numbers are numbers of float16 as well.
+    half = (dtype for dtype in (torch.bfloat16, torch.float16) if torch.equal(scores.to(dtype).to(scores.dtype), scores))
     return next(half, torch.float32)
 
 

@@ -35,12 +35,12 @@ class Layers:
         Raises:
             NetlensError: no layer is meant, or it has no grid.
         """
-        listing = self._settings.list_layers
+        listing, scored = self._settings.list_layers, self._settings.reference is None
         sites: tuple[Site, ...] = ()
         if listing or any(method.layered for method in self._settings.methods):
             with self._around():
-                choice = chosen(self._model, *one, score, self._settings.layers)
-                every = candidates(self._model, *one) if listing else choice.layers
+                choice = chosen(self._model, *one, score, self._settings.layers, scored=scored)
+                every = candidates(self._model, *one, scored=scored) if listing else choice.layers
             picked = {layer.index: layer for layer in choice.layers}
             self.found, sites = tuple(picked.get(layer.index, layer) for layer in every), choice.sites
         self._sites[shape_of(one)] = sites

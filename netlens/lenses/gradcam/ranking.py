@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from netlens.lenses.gradcam.choices import METHODS
 from netlens.lenses.gradcam.report import GradcamReport, MethodWorth, Sanity, Worth
+from netlens.wording import counted
 
 INVARIANT = 0.9
-CLEAR = 0.01  # of a probability; smaller differences of deletion and insertion, or of ROAD, are the noise of few pictures
+CLEAR = 0.01  # of a probability or a share; smaller differences are the noise of few pictures
+FEWEST = 3  # maps of a method; from fewer none is recommended
+ROUNDING = 1e-9  # of such differences
 MANY = 8  # maps; fewer may miss every box by chance
 RANKED_BY = {"road": "ROAD", "pointing": "pointing", "energy": "energy"}  # large is good
-DIGITS = 3  # in which two methods have to differ
 BLIND, UNMOVED, WORSE, MISSING = "knows no class", "does not depend on the weights", "worse than chance", "misses every box"
 
 
@@ -59,6 +61,11 @@ def believed(report: GradcamReport) -> str:
     rows = ranked(report.methods)
     if report.initialised is True or not measured(report.methods):
         return ""
+    maps = min(row.maps for row, _ in rows)
+    if maps < FEWEST:
+        return (
+            f"{counted(maps, 'map')} of each method {'is' if maps == 1 else 'are'} too few to say which to believe: give {FEWEST} or more"
+        )
     against = distrusted(report)
     sound = [(row, mean) for row, mean in rows if row.method not in against]
     if not sound:
@@ -66,19 +73,29 @@ def believed(report: GradcamReport) -> str:
     best = [METHODS[row.method].title for row, mean in sound if mean == sound[0][1]]
     worth = sound[0][0].worth
     if worth.road is not None and worth.road <= CLEAR:
-        return f"no order of pixels is clearly better than chance: ROAD of {_joined(best)} is {worth.road:.3f}"
+        return f"no order of pixels is clearly better than chance: ROAD of {_joined(best)} is {worth.road:.3f} on {maps:,} maps"
     if len(rows) == 1:
-        return f"{best[0]} orders the pixels better than chance" if worth.road is not None else ""
+        return f"{best[0]} orders the pixels better than chance, on {maps:,} maps" if worth.road is not None else ""
     ahead = {row.method: against[row.method] for row, mean in rows if mean < sound[0][1]}
     by = _joined([RANKED_BY[name] for name in measured(report.methods)])
     passed = f"; passed over: {_reasons(ahead)}" if ahead else ""
-    return f"believe {_joined(best)}: first of {len(rows)} methods by {by}{passed}"
+    return f"believe {_joined(best)}: the best mean rank of {len(rows)} methods by {by}, on {maps:,} maps{passed}"
 
 
 def _ranks(values: Sequence[float | None]) -> list[float]:
-    """Rank values from 1, the largest first; equal ones share their mean rank, and what could not be measured comes last."""
-    keys = [float("-inf") if value is None else round(value, DIGITS) for value in values]
+    """Rank values from 1, the largest first; those within CLEAR of the best one left share their mean rank, as do those not measured."""
+    heads = _heads(sorted((value for value in values if value is not None), reverse=True))
+    keys = [float("-inf") if value is None else next(head for head in heads if head - value <= CLEAR + ROUNDING) for value in values]
     return [sum(other > key for other in keys) + (keys.count(key) + 1) / 2 for key in keys]
+
+
+def _heads(falling: Sequence[float]) -> list[float]:
+    """Return the best value, the best one clearly below it, and so on."""
+    heads: list[float] = []
+    for value in falling:
+        if not heads or heads[-1] - value > CLEAR + ROUNDING:
+            heads.append(value)
+    return heads
 
 
 def _reasons(against: Mapping[str, str]) -> str:

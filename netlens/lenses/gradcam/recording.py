@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
 import torch
 from torch import nn
 
+from netlens.lenses.gradcam.detections import detects
 from netlens.lenses.gradcam.report import Layer
 from netlens.probing.activations import Output, watched
 from netlens.probing.counting import samples_in
@@ -42,6 +44,10 @@ class Row:
         """How to read it."""
         return self.site.layout
 
+    def lies_in(self, containers: Sequence[str]) -> bool:
+        """Tell whether it was put out inside one of these, or by a function that one called."""
+        return self.names[0][0].startswith(tuple(f"{name}{end}" for name in containers for end in ".:"))
+
     def shown(self, index: int, reason: str | None = None, *, chosen: bool = False) -> Layer:
         """Return the row for the report."""
         kind = "channels first" if self.layout.kind == "channels first" else "channels last" if len(self.layout.shape) > 2 else "tokens"
@@ -57,7 +63,7 @@ class Recording:
     model: nn.Module  # inside its wrappers
     rows: list[Row]  # of outputs with a grid, in the order in which layers ran
     others: list[Row]  # of outputs without
-    classes: int | None  # channels of what the model returns
+    classes: int | None  # scores of classes that the model returns; None: it returns something else
     head: Row | None  # of the last layer with weights that ran
 
     def names(self) -> list[tuple[str, str, Row]]:
@@ -68,12 +74,13 @@ class Recording:
         return [(plain.get(name, name), kind, row) for name, kind, row in every]
 
 
-def recorded(model: nn.Module, inputs: Arguments) -> Recording:
+def recorded(model: nn.Module, inputs: Arguments, *, scored: bool = True) -> Recording:
     """Run one forward pass without graph, and note every output of every layer.
 
     Args:
         model: in eval mode.
         inputs: positional and named arguments, one sample; layouts of tokens hold for this size only.
+        scored: what the model returns is read as scores of classes, unless it is detections; else as an embedding.
 
     Raises:
         UsageError: the model is TorchScript.
@@ -89,7 +96,8 @@ def recorded(model: nn.Module, inputs: Arguments) -> Recording:
     picture = _picture(inputs)
     with_grid = [row for row in rows if _has_grid(row.layout, picture)]
     last = max((index for index, row in enumerate(rows) if row.weighted), default=-1)
-    classes = next((tensor.shape[1] for _, tensor in leaves(output) if tensor.dim() > 1 and tensor.is_floating_point()), None)
+    scores = leaves(output) if scored and not detects(output) else []
+    classes = next((tensor.shape[1] for _, tensor in scores if tensor.dim() > 1 and tensor.is_floating_point()), None)
     fit: dict[str, str] = {}
     for row in with_grid:
         row.unfit = _unfit(row, fit.get(row.view_of, ""), picture, classes if row in rows[last:] else None)

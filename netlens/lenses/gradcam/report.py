@@ -15,6 +15,7 @@ class Class:
     name: str | None
     score: float  # before softmax; of a detection its confidence, of an embedding the cosine
     probability: float | None
+    box: tuple[float, float, float, float] | None = None  # of a detection: left, top, right, bottom on the photo (else on the input)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Heatmap:
 
     sample: int  # index into `shots`
     target: Class
-    asked: str  # what the target was asked by: "top prediction", "cat", "3", "point 40,60"
+    asked: str  # what the target was asked by: "top prediction", "cat", "3", "point 40,60" of the photo
     method: str  # a key of choices.METHODS
     layers: tuple[str, ...]  # more than one: fused
     shape: tuple[int, ...]  # (h, w); (t, h, w)
@@ -76,6 +77,8 @@ class Heatmap:
     equals: str | None  # an earlier method whose map of this question is the same, up to a positive factor
     worth: Worth | None = None
     file: str | None = None  # of raw numbers, .npy
+    region: float | None = None  # of a class map: share of its places over which the score is summed, and the probability is the mean
+    where: str = ""  # the same in words: "box 3,5 to 40,60", "where it wins: 12.5 %", "everywhere, for it wins nowhere", "one place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class Run:
     output: str  # "class scores", "single logit", "class map", "detections", "embedding"; and the leaf, where there are several
     random_inputs: bool  # noise: no real data was given
     peak_bytes: int | None
+    top_channels: int | None = None  # Score-CAM was made of so many at most, those that vary most; None: of all
 
 
 @dataclass(frozen=True, slots=True)

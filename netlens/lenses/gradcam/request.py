@@ -71,7 +71,7 @@ class Request:
         from netlens.loading.class_names import read_names
 
         check_choice("--scale", asked.get("scale"), ("each", "common"))
-        methods, every = _methods(asked.get("method") or ())
+        methods, every = _methods(asked.get("method") or (), asked.get("top_channels"))
         samples = AskedSamples.of(asked)
         _something_goes_in(asked, samples)
         return cls(
@@ -115,18 +115,24 @@ class Request:
         )
 
 
-def _methods(texts: Sequence[str]) -> tuple[tuple[Method, ...], bool]:
+def _methods(texts: Sequence[str], top_channels: int | None) -> tuple[tuple[Method, ...], bool]:
     """Read "gradcam,layercam"; "all" are all, of which the model may not allow some."""
-    names = [name.strip().lower() for text in texts for name in text.split(",") if name.strip()] or [USUAL]
+    names = [name.strip().lower() for text in texts for name in text.split(",") if name.strip()]
+    if texts and not names:
+        raise UsageError("--method names no method", hint=f"write --method {USUAL}, several with commas between them, or all")
+    if top_channels is not None and not {"scorecam", "all"} & {*names}:
+        raise UsageError("--top-channels is about Score-CAM, which is not asked for", hint="add --method scorecam, or leave it out")
     if "all" in names:
         return tuple(METHODS.values()), True
     for name in names:
         check_choice("--method", name, (*METHODS, "all"))
-    return tuple(METHODS[name] for name in dict.fromkeys(names)), False
+    return tuple(METHODS[name] for name in dict.fromkeys(names or [USUAL])), False
 
 
 def _parts(text: str) -> list[str]:
     """Take numbers apart, "3,7"; a name may hold a comma."""
+    if not text.strip(", "):
+        raise UsageError("--target names no class", hint="write its number or its name, or leave --target out for the top prediction")
     parts = [part.strip() for part in text.split(",")]
     return parts if all(part.isdecimal() for part in parts) else [text]
 

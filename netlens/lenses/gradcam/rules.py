@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netlens.findings import Finding, Severity
-from netlens.lenses.gradcam.causes import CAUSES, asked_for, cause, predicted, severity
+from netlens.lenses.gradcam.causes import CAUSES, asked_for, cause, half, predicted, remedy, severity
 from netlens.lenses.gradcam.choices import METHODS
 from netlens.lenses.gradcam.ranking import INVARIANT, MANY, misses, unfaithful, unmoved
 from netlens.lenses.gradcam.report import GradcamReport, Heatmap
@@ -13,7 +13,6 @@ from netlens.wording import bounded, counted, listed, number, short
 
 UNSURE = 0.1  # probability of the top prediction; ours
 NAMED = 3  # maps that a finding gives as examples
-TOKENS = "of what comes after the last attention only the class token is used: take an earlier layer (`--list-layers`)"
 
 
 def diagnose(report: GradcamReport) -> tuple[Finding, ...]:
@@ -40,7 +39,7 @@ def _broken(report: GradcamReport) -> Iterator[Finding]:
             f"the model's output is not finite, so that there is nothing to explain{many}",
             measured=f"{sum(shot.nonfinite for shot in broken):,} NaN or Inf",
             threshold="0",
-            remedy=f"{_half(report)}`netlens featuremaps` names the first layer whose output is not finite",
+            remedy=f"{half(report)}`netlens featuremaps` names the first layer whose output is not finite",
         )
 
 
@@ -76,7 +75,7 @@ def _of_maps(report: GradcamReport) -> Iterator[Finding]:
                 _counted(rule.message, report, maps),
                 measured=rule.measure(maps),
                 threshold=rule.threshold,
-                remedy=_remedy(report, maps, code),
+                remedy=remedy(report, maps, code),
             )
 
 
@@ -102,19 +101,6 @@ def _examples(report: GradcamReport, maps: Sequence[Heatmap]) -> str:
 def label(name: str | None, index: int) -> str:
     """Name a class: by its number where it has no name."""
     return short(name) if name else f"class {index}"
-
-
-def _remedy(report: GradcamReport, maps: Sequence[Heatmap], code: str) -> str:
-    """Put what is known of the run before the general advice."""
-    names = {name for found in maps for name in found.layers}
-    tokens = any(layer.layout == "tokens" and layer.name in names for layer in report.layers)
-    before = f"{TOKENS}; " if code == "zero-gradient" and tokens else ""
-    return f"{_half(report) if code in ('map-nonfinite', 'zero-gradient') else ''}{before}{CAUSES[code].remedy}"
-
-
-def _half(report: GradcamReport) -> str:
-    half = "16" in report.run.dtype or bool(report.run.autocast)
-    return "try float32, for half precision overflows and underflows; " if half else ""
 
 
 def _more(found: Sequence[object]) -> str:

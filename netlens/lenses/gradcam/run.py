@@ -134,6 +134,7 @@ class _Run:
                 output=explorer.output,
                 random_inputs=samples.random,
                 peak_bytes=peak().allocated,
+                top_channels=request.top_channels,
             ),
             layers=explorer.layers,
             shots=tuple(explorer.shots),
@@ -173,7 +174,10 @@ class _Run:
         return False
 
     def _settings(self, samples: Samples) -> Settings:
-        return replace(self._request.settings, reference=self._reference(samples)).told_by(self._model)
+        settings, against = self._request.settings, self._request.against
+        if against is not None:
+            settings = replace(settings, reference=self._reference(samples), against=against.name)
+        return settings.told_by(self._model)
 
     def _reference(self, samples: Samples) -> Any:
         """Return what the model makes of the picture of `--against`."""

@@ -31,11 +31,11 @@ def sanity(model: nn.Module, explain: Callable[[], Sequence[Tensor]], *, seed: i
 
     Args:
         model: what is explained.
-        explain: returns a map of each question, of any shape; of the same classes every time, not of those that win now.
+        explain: returns a map of each question, of any shape, before its ReLU; of the same classes every time, not of those that win now.
         seed: of the new weights.
 
     Returns:
-        The names of the blocks; and for each the mean of `rank_correlation` over the maps, None where no map is more than a constant.
+        The names of the blocks; and for each the mean of `rank_correlation` over the maps, None where it is of none.
     """
     similarities = []
     with untouched(model):
@@ -61,12 +61,10 @@ def rank_correlation(real: Tensor, other: Tensor) -> float | None:
     """Return Spearman's rank correlation of the absolute values of two maps, as in the paper; equal values share their mean rank.
 
     Returns:
-        -1..1; 0 where `other` is constant or not finite, as it has nothing in common with `real`; None where `real` is so itself.
+        -1..1; None where either is constant or not finite: it has no order that could be like another, nor unlike it.
     """
-    ranked = [_ranks(values) for values in (real, other)]
-    if ranked[0] is None or ranked[1] is None:
-        return None if ranked[0] is None else 0.0
-    return float((ranked[0] * ranked[1]).sum())
+    first, second = _ranks(real), _ranks(other)
+    return None if first is None or second is None else float((first * second).sum())
 
 
 def _ranks(values: Tensor) -> Tensor | None:

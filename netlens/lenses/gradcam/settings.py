@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netlens.lenses.gradcam.choices import Method
 
@@ -28,8 +28,15 @@ class Settings:
     score: bool = False
     boxes: Boxes | None = None
     reference: Tensor | None = None
+    against: str = "the reference"  # what the picture of the reference is called
     labels: int | None = None
     independent: bool = False
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the model's output is read."""
+        names = ("key", "reference", "against", "labels", "independent")
+        return {name: getattr(self, name) for name in names}
 
     def told_by(self, model: nn.Module) -> Settings:
         """Return the same with what the configuration of a model of transformers says of its classes."""

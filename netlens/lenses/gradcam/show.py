@@ -6,7 +6,7 @@ has all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import ConsoleRenderable
@@ -16,7 +16,7 @@ from netlens.drawing.facts import Fact, fact_lines, facts_markdown
 from netlens.drawing.fitting import fitted
 from netlens.drawing.numbers import byte_size, exact, shape
 from netlens.drawing.tables import Line, Sheet, render
-from netlens.lenses.gradcam.choices import METHODS
+from netlens.lenses.gradcam.choices import METHODS, Method
 from netlens.lenses.gradcam.columns import Table, of_layers, of_maps, of_methods, of_predictions, of_sanity
 from netlens.lenses.gradcam.ranking import believed
 from netlens.lenses.gradcam.report import GradcamReport, Layer, Sanity
@@ -115,8 +115,13 @@ def _method(report: GradcamReport) -> str:
     methods = [METHODS[name] for name in dict.fromkeys(found.method for found in report.maps)]
     if len(methods) == 1:
         blind = "" if methods[0].of_class else " · knows no class"
-        return f"{methods[0].title} ({methods[0].paper}){blind}"
-    return ", ".join(method.title for method in methods)
+        return f"{methods[0].title} ({methods[0].paper}){blind}{_channels(report, methods[0])}"
+    return ", ".join(f"{method.title}{_channels(report, method)}" for method in methods)
+
+
+def _channels(report: GradcamReport, method: Method) -> str:
+    most = report.run.top_channels
+    return f" · approximated by at most {exact(most)} channels" if most and method.needs == "masked inputs" else ""
 
 
 def _parts(report: GradcamReport, width: int | None, most: int | None) -> Iterator[_Part]:
@@ -133,7 +138,7 @@ def _parts(report: GradcamReport, width: int | None, most: int | None) -> Iterat
     if report.methods:
         yield _fitted(of_methods(report), width, verdict=believed(report))
     for steps, rows_of in _by_steps(report).items():
-        yield _fitted(of_sanity(steps, rows_of), width, *_sanity_legend(steps))
+        yield _fitted(of_sanity(steps, rows_of), width, *_sanity_legend(steps, rows_of))
 
 
 def _rows(report: GradcamReport, most: int | None) -> list[int]:
@@ -152,12 +157,16 @@ def _by_steps(report: GradcamReport) -> dict[tuple[str, ...], list[Sanity]]:
     return found
 
 
-def _sanity_legend(steps: tuple[str, ...]) -> tuple[str, ...]:
+def _sanity_legend(steps: tuple[str, ...], rows: Sequence[Sanity]) -> tuple[str, ...]:
     named = [short(name) for name in steps]
     down = f", then {', '.join(named[1:])}" if named[1:] else ""
+    blind = [METHODS[row.method].title for row in rows if not METHODS[row.method].of_class]
+    blank = any(value is None for row in rows for value in row.similarity)
     return (
         "rank correlation with the maps of the real weights, near 0 is good",
         f"drawn anew, one after the other: {named[0]}{down}" if named else "",
+        f"{listed(blind)}: 1.000 until its own layer or one before it is drawn anew, for it does not look at the head" if blind else "",
+        "blank: the maps were the same everywhere or not finite, and not compared" if blank else "",
     )
 
 

@@ -35,18 +35,21 @@ class Choice:
     sites: tuple[Site, ...]  # for `cut`, in the same order
 
 
-def candidates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Layer]:
+def candidates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, scored: bool = True) -> list[Layer]:
     """Return every layer that puts out values on a grid, in the order in which they ran; one forward pass, without graph.
 
     Args:
         model: in eval mode.
         args: one sample.
         kwargs: of the same call.
+        scored: as of `chosen`.
     """
-    return [row.shown(index) for index, row in enumerate(recorded(model, (args, kwargs)).rows)]
+    return [row.shown(index) for index, row in enumerate(recorded(model, (args, kwargs), scored=scored).rows)]
 
 
-def chosen(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], score: Score, wanted: Sequence[str] = ()) -> Choice:
+def chosen(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], score: Score, wanted: Sequence[str] = (), *, scored: bool = True
+) -> Choice:
     """Return the layers that are asked for, or else the last one on which the score depends at more than one place.
 
     Without `wanted` layers are tested from the end: the gradient of the score must not be zero at two places of the grid or more; layers
@@ -58,22 +61,23 @@ def chosen(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], scor
         args: one sample.
         kwargs: of the same call.
         score: is called with what the model returns, in the graph.
-        wanted: names, ends of names, globs, types, or indices in the list of `candidates`.
+        wanted: names, ends of names, globs, types, or indices in the list of `candidates`; of a container and its parts the container.
+        scored: the model returns scores of classes, not an embedding: layers with as many channels at its end hold them.
 
     Raises:
         NetlensError: no layer is meant, or it has no grid.
     """
-    recording, inputs = recorded(model, (args, kwargs)), (args, kwargs)
+    recording, inputs = recorded(model, (args, kwargs), scored=scored), (args, kwargs)
     if not recording.rows:
         message = f"no layer of {type(recording.model).__name__} puts out values on a grid: there is no map to make"
         raise NetlensError(message, hint="`netlens summary` with the same model and input lists what layers put out")
     test = _Test(recording, inputs, score)
     if not wanted:
         return _choice(recording, [test.last()])
-    rows = list(dict.fromkeys(row for pattern in wanted for row in asked(recording, pattern)))
-    rows.sort(key=recording.rows.index)
+    meant = {row: parts for pattern in wanted for row, parts in asked(recording, pattern).items()}
+    rows = sorted(meant, key=recording.rows.index)
     reached = test.reached(rows, score)
-    return _choice(recording, [(row, _warning(row, where)) for row, where in zip(rows, reached, strict=True)])
+    return _choice(recording, [(row, _warning(row, where, meant[row])) for row, where in zip(rows, reached, strict=True)])
 
 
 def named(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names: Sequence[str]) -> tuple[Site, ...]:
@@ -85,28 +89,37 @@ def named(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], names
     return tuple(sites[name] for name in names)
 
 
-def asked(recording: Recording, pattern: str) -> list[Row]:
-    """Return the rows that one `--layer` means.
+def asked(recording: Recording, pattern: str) -> dict[Row, int]:
+    """Return the rows that one `--layer` means, each with the number of its own parts that are meant as well, and left out.
 
     Raises:
         LayerNotFound: there is no such layer. NetlensError: there is, but it has no grid.
     """
     rows = recording.rows
     if _INDEX.fullmatch(pattern) and pattern != ":":
-        return [rows[index] for index in select([pattern], [row.site.name for row in rows], [])]
-    exact = [row for row in (*rows, *recording.others) for name, _ in row.names if name == pattern]
+        return {rows[index]: 0 for index in select([pattern], [row.site.name for row in rows], [])}
+    exact = [(name, row) for row in (*rows, *recording.others) for name, _ in row.names if name == pattern]
     names = recording.names()
     if not exact:
         try:
-            exact = [names[index][2] for index in select([pattern], [name for name, _, _ in names], [kind for _, kind, _ in names])]
+            picked = select([pattern], [name for name, _, _ in names], [kind for _, kind, _ in names])
+            exact = [(names[index][0], names[index][2]) for index in picked]
         except LayerNotFound as error:
             with_grid = [(name, kind) for name, kind, row in names if row in rows]
             raise LayerNotFound(pattern, [name for name, _ in with_grid], [kind for _, kind in with_grid]) from error
-    found = [row for row in dict.fromkeys(exact) if row in rows]
+    found = list(dict.fromkeys(row for _, row in exact if row in rows))
     if not found:
-        raise _no_grid(recording, pattern, exact[-1])
+        raise _no_grid(recording, pattern, exact[-1][1])
     inside = any(name.startswith(f"{pattern}.") for name, _ in found[-1].names) and pattern not in (name for name, _, _ in names)
-    return found[-1:] if inside else found  # of a container that returns something else, the last inside it
+    if inside:  # of a container that returns something else, the last inside it
+        return {found[-1]: 0}
+    return _outermost(found, [(name, row) for name, row in exact if row in found])
+
+
+def _outermost(found: Sequence[Row], named: Sequence[tuple[str, Row]]) -> dict[Row, int]:
+    """Leave out what lies inside another one that the pattern means by name: fused, one block would count many times."""
+    parts = {row: {part for part in found if part is not row and part.lies_in([n for n, of in named if of is row])} for row in found}
+    return {row: len(own) for row, own in parts.items() if not any(row in others for others in parts.values())}
 
 
 def _no_grid(recording: Recording, pattern: str, row: Row) -> NetlensError:
@@ -135,13 +148,20 @@ class _Test:
         fit = [row for row in rows if not row.unfit] or rows
         what = f"the last of {counted(len(rows), 'layer')} with a map"
         if (row := self._latest(fit, self._score)) is not None:
-            return row, f"{what} ({_size(row)}) on which the class score depends"
+            score = "score" if self._recording.classes is None else "class score"
+            return row, f"{what} ({_size(row)}) on which the {score} depends{self._passed_over(row)}"
         if (head := self._recording.head) is not None:
             with _taken_by(head.site.module) as taken:
                 row = self._latest(fit, lambda _: _projected(taken))
             if row is not None:
                 return row, f"{what} ({_size(row)}) on which the input of {head.names[0][0]} depends; the class score depends on none"
         return fit[-1], f"{what} ({_size(fit[-1])}); the class score depends on none"
+
+    def _passed_over(self, taken: Row) -> str:
+        """Name the first layer after it that is not taken although the score depends on it."""
+        classes, rows = self._recording.classes, self._recording.rows
+        later = [row.site.name for row in rows if row.order > taken.order and row.layout.channels == classes]
+        return f"; not {later[0]}, which holds the scores of the classes" if later else ""
 
     def _latest(self, fit: Sequence[Row], score: Score) -> Row | None:
         for rows in _from_the_end(fit):
@@ -184,7 +204,13 @@ def _projected(taken: Sequence[Tensor]) -> Tensor:
     return (features * random.to(features)).sum()
 
 
-def _warning(row: Row, reached: Tensor | None) -> str:
+def _warning(row: Row, reached: Tensor | None, parts: int) -> str:
+    """Say what is wrong with a layer that is asked for, and how many of its own parts are left out."""
+    left = f"{counted(parts, 'part')} of it that the pattern means as well, left out" if parts else ""
+    return "; ".join(filter(None, (_ill(row, reached), left)))
+
+
+def _ill(row: Row, reached: Tensor | None) -> str:
     if reached is None:
         return _NO_GRADIENT
     places = int(reached.any(0).sum())

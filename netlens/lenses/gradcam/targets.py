@@ -9,16 +9,20 @@ from torch import Tensor
 
 from netlens.errors import UsageError
 from netlens.lenses.gradcam.answers import Answer, Embedding, Size, Target
-from netlens.lenses.gradcam.class_answers import ClassMap, ClassScores
-from netlens.lenses.gradcam.detections import Detections, NothingDetected, detects
+from netlens.lenses.gradcam.class_answers import ClassMap, ClassScores, OfClasses
+from netlens.lenses.gradcam.detections import LOWER, Detections, NothingDetected, detects, lowering
 from netlens.loading.suggest import closest
 from netlens.loading.words import listed, one_line
 from netlens.probing.leaves import Leaf, leaves
 from netlens.wording import counted
 
-__all__ = ["Answer", "NothingDetected", "Target", "embeddings", "read"]
+__all__ = ["Answer", "NothingDetected", "Target", "embeddings", "lowering", "read"]
 
 SCORES = ("logits_per_image", "logits", "out", "scores")  # names of outputs that say what they are, the first one first
+UNNAMED = (
+    "--against takes what the model returns, {:,} numbers for each picture, as its embedding: if they are scores of classes, give it "
+    "the model without its head"
+)
 VECTORS = ("image_embeds", "pooler_output", "embedding", "embeddings")
 
 
@@ -31,6 +35,8 @@ def read(
     reference: Tensor | None = None,
     labels: int | None = None,
     independent: bool = False,
+    against: str = "the reference",
+    lower: str = LOWER,
 ) -> Answer:
     """Read what a model returned for one batch.
 
@@ -42,26 +48,29 @@ def read(
         reference: (1, D), from `embeddings`: explain the likeness to it.
         labels: the number of classes, where the model's configuration says it; of use for transformers that detect.
         independent: several classes may be true at once: each has its own probability.
+        against: what the picture of the reference is called.
+        lower: how to have a detector find more, from `lowering`.
 
     Raises:
         UsageError: it is not clear what is meant, or nothing in it can be explained.
     """
-    answer = _answer(output, samples, size, key, reference, labels, independent)
+    if key is None and reference is None and detects(output):
+        answer: Answer = Detections(output, labels=labels, size=size, lower=lower)
+    elif reference is not None:
+        leaf, tensor = _chosen(output, key, samples, VECTORS)
+        answer = Embedding(leaf, _vectors(leaf, tensor), reference, against)
+        if leaf.rpartition(".")[2] not in VECTORS:
+            answer.notes = (UNNAMED.format(answer.numbers),)
+    else:
+        answer = _of_classes(*_chosen(output, key, samples, SCORES), samples, size, independent, named=key is not None)
     if samples is not None and answer.samples != samples:
         message = f"the model's answer has {counted(answer.samples, 'row')} for {counted(samples, 'sample')}"
         raise UsageError(message, hint="its first dimension must be the samples: choose another with --output KEY, or wrap the model")
     return answer
 
 
-def _answer(
-    output: Any, samples: int | None, size: Size | None, key: str | None, reference: Tensor | None, labels: int | None, independent: bool
-) -> Answer:
-    if key is None and reference is None and detects(output):
-        return Detections(output, labels=labels, size=size)
-    leaf, tensor = _chosen(output, key, samples, SCORES if reference is None else VECTORS)
-    if reference is not None:
-        return Embedding(leaf, _vectors(leaf, tensor), reference)
-    if key is None and leaf.rpartition(".")[2] in VECTORS:
+def _of_classes(leaf: str, tensor: Tensor, samples: int | None, size: Size | None, independent: bool, *, named: bool) -> OfClasses:
+    if not named and leaf.rpartition(".")[2] in VECTORS:
         hint = "explain its likeness to another picture, --against PICTURE, or take the model with its head"
         raise UsageError(f"the model's output {leaf!r} is an embedding, and scores no classes", hint=hint)
     if tensor.dim() < 2:

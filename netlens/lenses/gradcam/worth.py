@@ -7,6 +7,7 @@ numbers order the pixels, and its positive part is what it shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from math import isfinite
 
@@ -26,7 +27,6 @@ STEPS = 50
 BLUR = 1 / 16
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)  # of the pixels that ROAD takes away, as in the paper's experiments
 NOISE = 0.01  # standard deviation of what ROAD adds to imputed pixels, as in the authors' code
-WEIGHTS = ((1, 2, 1), (2, 0, 2), (1, 2, 1))  # of a pixel's neighbours in ROAD, in twelfths
 RESIDUAL = 1e-5  # of the imputed pixels' equations, relative to the picture: leaves errors below NOISE
 ITERATIONS = 200  # at most, on each grid
 SMALLEST = 8  # pixels of a side: such grids are not halved any more
@@ -151,7 +151,8 @@ def imputed(picture: Tensor, missing: Tensor) -> Tensor:
     Returns:
         (M, C, H, W), without noise.
     """
-    return _filled(picture.expand(len(missing), *picture.shape), missing[:, None])
+    with _one_thread():
+        return _filled(picture.expand(len(missing), *picture.shape), missing[:, None])
 
 
 def _altered(heat: Tensor, picture: Tensor, steps: int) -> Iterator[Tensor]:
@@ -200,13 +201,11 @@ def _filled(pictures: Tensor, missing: Tensor) -> Tensor:
 
 def _solved(pictures: Tensor, missing: Tensor) -> Tensor:
     """Improve the missing pixels by conjugate gradients: the equations are symmetric and positive definite."""
-    weights = torch.tensor([[WEIGHTS]], device=pictures.device) / 12
-    degree = F.conv2d(torch.ones_like(missing[:1], dtype=pictures.dtype), weights, padding=1)
+    degree = _around(torch.ones_like(missing[:1], dtype=pictures.dtype))
 
     def lacks(values: Tensor) -> Tensor:
         """Return by how much the missing pixels exceed what their neighbours say."""
-        around = F.conv2d(values.flatten(0, 1)[:, None], weights, padding=1).view_as(values)
-        return (degree * values - around) * missing
+        return (degree * values - _around(values)) * missing
 
     residual = -lacks(pictures)
     step, size = residual, _squared(residual)
@@ -220,6 +219,24 @@ def _solved(pictures: Tensor, missing: Tensor) -> Tensor:
         size, before = _squared(residual), size
         step = residual + size / before.clamp(min=torch.finfo(size.dtype).tiny) * step
     return pictures
+
+
+def _around(values: Tensor) -> Tensor:
+    """Add up 1/6 of each pixel's direct neighbours and 1/12 of diagonal ones, and 1/3 of itself, which the degree then takes off."""
+    padded = F.pad(values, (1, 1, 1, 1))
+    down = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    return (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 12
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread on the CPU: of thousands of tiny operations, threads that wait for each other cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _squared(values: Tensor, others: Tensor | None = None) -> Tensor:

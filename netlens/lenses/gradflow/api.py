@@ -14,6 +14,7 @@ from netlens.lenses.gradflow.session import Known, Session, Settings
 from netlens.loading.feeding import Batch
 from netlens.loading.labelled import Batches
 from netlens.loading.optimizers import parse_optimizer
+from netlens.probing.leaves import map_tensors
 from netlens.probing.replacing import inner
 from netlens.probing.untouched import untouched
 
@@ -46,4 +47,7 @@ def gradflow(
 
 
 def _arguments(batch: Batch) -> Arguments:
-    return batch.args, batch.kwargs, batch.labels
+    args, kwargs, labels = map_tensors(
+        (batch.args, batch.kwargs, batch.labels), lambda tensor: tensor.clone() if tensor.is_inference() else tensor
+    )
+    return args, kwargs, labels  # those made in inference mode cannot be part of a graph

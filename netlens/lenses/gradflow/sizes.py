@@ -122,8 +122,9 @@ def steps(flow: Flow) -> Iterator[Ill]:
     sure = {place: real[place] for place in _compared(flow) if place in real and not flow.gated}
     if not real:
         return
-    usual = median(real.values())
-    if usual > LARGE_STEP[0 if len(real) >= ENOUGH else 1]:  # of few weights, small ones of a fresh head count too much
+    grown = [real[place] for place in real if not _begins_small(flow, place)] or list(real.values())
+    usual = median(grown)
+    if usual > LARGE_STEP[0 if len(grown) >= ENOUGH else 1]:  # of few weights, small ones of a fresh head count too much
         yield _all_large(flow, real, usual)
     elif sure and max(sure.values()) < SMALL_STEP[0]:
         yield _all_small(flow, sure)

@@ -100,6 +100,7 @@ def _one_source(asked: Mapping[str, Any]) -> None:
     no_pictures = not given or given == ["--input"]
     for name in ("size", "mean", "std"):
         if no_pictures and asked.get(name):
-            raise UsageError(f"--{name} is about pictures, and none are given", hint="add --image FILE or --data FOLDER")
+            hint = "add --image FILE or --data FOLDER" if "image" in asked else "add --data FOLDER"
+            raise UsageError(f"--{name} is about pictures, and none are given", hint=hint)
     if asked.get("samples") and not asked.get("data"):
         raise UsageError("--samples limits --data, and none is given", hint="add --data FOLDER, or leave it out")

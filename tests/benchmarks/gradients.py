@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -90,7 +91,7 @@ def measure(name: str, threads: int, turns: int = TURNS, shape: tuple[int, ...] 
     try:
         for turn in range(turns + 1):
             order = runs if turn % 2 else runs[::-1]  # none always runs behind the same other
-            taken = {run: _seconds(lambda run=run: run(model, images, labels)) for run in order}
+            taken = {run: _seconds(partial(run, model, images, labels)) for run in order}
             times.append([taken[run] for run in runs])
             step()
     finally:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,48 @@ def test_each_takes_every_second_batch_and_begins_again(found):
 
 def test_only_the_first_speaks(found):
     assert [each["stdout"] for each in found] == ["said by 0\n", ""]
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.parallel.DistributedDataParallel(nn.Linear(5, 3))
+"""
+
+
+def test_a_function_that_makes_a_distributed_model_finds_the_group(tmp_path):
+    """Without one, DistributedDataParallel cannot be made; the gradient is that of all samples together."""
+    (tmp_path / "made.py").write_text(FACTORY)
+    inputs, labels = torch.randn(8, 5, generator=torch.Generator().manual_seed(3)), torch.arange(8) % 3
+    torch.save((inputs, labels), tmp_path / "both.pt")
+    options = {"--input": "both.pt", "--batch-size": "4", "--device": "cpu", "--format": "json"}
+    command = ["-m", "netlens", "gradflow", "made.py:net", "--no-pictures", *chain(*options.items())]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, *command], env={**os.environ, **own, "RANK": str(rank), "LOCAL_RANK": str(rank)}, cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        (out, err), (silent, _) = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], err[-4000:]
+    torch.manual_seed(0)
+    alone = nn.Linear(5, 3)
+    F.cross_entropy(alone(inputs), labels).backward()
+    rows = {row["name"]: row["norm"] for row in json.loads(out)["report"]["parameters"]}
+    expected = {name: np.linalg.norm(array(each.grad)) for name, each in alone.named_parameters()}
+    assert rows == pytest.approx(expected, rel=1e-4) and not silent
 
 
 def test_a_fingerprint_is_of_the_bits_in_their_places():

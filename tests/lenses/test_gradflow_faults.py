@@ -227,6 +227,7 @@ FAULTS = {
     "the logarithm of a likelihood of 0": Fault(
         net(at_end=lambda x: torch.softmax(1e4 * x, 1)), "loss-nonfinite", "", {"loss": lambda p, y: -p[range(len(p)), y].log().mean()}
     ),
+    "a step into infinity": Fault(net(), "act-nonfinite", "second", {"steps": 3, "options": {"lr": 1e38}}),
     # sizes
     "many sigmoids": Fault(deep(nn.Sigmoid, 1), "vanishing-gradient", "0"),
     "tanh layers with small weights": Fault(deep(nn.Tanh, 0.1), "vanishing-gradient"),
@@ -289,6 +290,11 @@ def test_a_planted_fault_is_found_by_its_own_rule_alone_and_at_its_place(name):
     assert (found.code, found.severity.name.lower()) == (fault.code, fault.severity)
     assert not fault.where or found.where == fault.where
     assert found.remedy
+
+
+def test_what_a_step_made_infinite_is_put_down_to_the_learning_rate():
+    (finding,) = grave(looked_at(FAULTS["a step into infinity"]))
+    assert "in step 2" in finding.message and "learning rate" in finding.remedy
 
 
 def test_faults_are_of_many_kinds_and_their_network_is_healthy_without_one():

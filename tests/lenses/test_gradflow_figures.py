@@ -21,13 +21,12 @@ from netlens.lenses.gradflow.figures import (
     aligned,
     gradient_plot,
     histogram_page,
-    overfit_curve,
     rank_bars,
-    rate_curve,
     ratio_plot,
     steps_map,
 )
 from netlens.lenses.gradflow.report import GradflowReport, LayerFlow, Overfit, ParameterFlow, Rank, RateRange, Run, Step
+from netlens.lenses.gradflow.trial_figures import overfit_curve, rate_curve
 from netlens.parts import Histogram
 
 BLUE, RED, GREEN, GREY, BAR = (45, 93, 142), (190, 30, 30), (226, 240, 226), (232, 232, 232), (176, 203, 228)
@@ -235,6 +234,22 @@ def test_the_healthy_range_of_updates_is_shaded_and_the_guide_is_where_it_says()
     assert guide and np.mean(guide) == pytest.approx(low + (high - low) * 2 / 5, abs=2)
 
 
+def test_scales_do_not_zigzag_through_the_line_of_weights(written):
+    scales = [parameter(f"n{n}.weight", shape=(8,), ratio=1e3, update=50.0) for n in range(3)]
+    weights = [parameter(f"l{n}.weight", ratio=0.01) for n in range(3)]
+    mixed = [each for pair in zip(weights, scales, strict=True) for each in pair]
+    found, alone = ratio_plot("net", report(mixed)), ratio_plot("net", report(weights))
+    np.testing.assert_array_equal(places(found, BLUE), places(alone, BLUE))
+    assert not {"n0.weight", "n2.weight"} & set(words(written))
+    assert "without 3 weights of one axis" in " ".join(words(written))
+    written.clear()
+    ratio_plot("net", report(mixed), {"n1.weight": "step too large"})
+    assert "! n1.weight" in words(written) and "without 2 weights of one axis" in " ".join(words(written))
+    written.clear()
+    ratio_plot("net", report(scales))
+    assert {"n0.weight", "n1.weight", "n2.weight"} <= set(words(written))
+
+
 def test_what_has_no_ratio_says_why(written):
     zero = parameter("gate.weight", ratio=None, update=None, weight_rms=0.0)
     ratio_plot("net", report([zero, parameter("a.weight", update=None, optimized=False), parameter("b.weight")]))
@@ -278,6 +293,16 @@ def test_weights_with_a_gradient_have_a_histogram(written):
     assert len(histogram_page("net", every, {"a": "vanished"})) == 1
     assert {"! a.weight", "vanished · rms 0.02 · 25.0 % zeros", "c.weight", "3 not finite"} <= set(words(written))
     assert not {"a.bias", "b.weight"} & set(words(written))
+
+
+def test_a_histogram_of_a_sample_says_so(written):
+    whole, part = (Histogram(-1.0, 2.0, (1, 5, 2), sampled) for sampled in (False, True))
+    histogram_page("net", [parameter("a.weight", histogram=whole)])
+    assert "sample" not in " ".join(words(written))
+    histogram_page("net", [parameter("a.weight", histogram=whole), parameter("b.weight", histogram=part)])
+    said = words(written)
+    assert [text for text in said if text.endswith("of a sample")] == ["rms 0.02 · of a sample"]
+    assert "large ones over that of an even sample" in " ".join(said)
 
 
 # --- From step to step
@@ -388,6 +413,20 @@ def test_the_usable_rates_are_shaded_between_their_ends(written):
     dashes = places(image, (90, 140, 90))
     assert dashes[:, 1].mean() == pytest.approx(low + (high - low) * 0.5, abs=3)
     assert {"usable: 0.0001 to 0.01", "falls fastest: 0.001"} <= set(words(written))
+
+
+def test_rates_of_which_none_is_too_large_are_shaded_to_the_last_one_tried(written):
+    rates = tuple(10.0**power for power in range(-6, 1))
+    image = rate_curve("net", RateRange(rates, (2.0, 2.0, 1.8, 1.4, 0.5, 0.1, 0.05), 1e-4, None, 1e-3))
+    green, blue = places(image, GREEN), places(image, BLUE)
+    low, high = blue[:, 1].min() + 2.5, blue[:, 1].max() - 2.5
+    assert green[:, 1].min() == pytest.approx(low + (high - low) * 2 / 6, abs=3) and green[:, 1].max() >= high - 3
+    said = " ".join(words(written))
+    assert "usable: 0.0001 on" in said and "no usable range" not in said
+    assert "from 0.1 on the batches were learned already" in said  # the loss is 0.1, a twentieth of 2
+    written.clear()
+    rate_curve("net", RateRange(rates, (2.0, 2.0, 1.8, 1.4, 0.5, 0.2, 0.11), 1e-4, None, 1e-3))
+    assert "learned already" not in " ".join(words(written))
 
 
 def test_a_loss_that_explodes_leaves_the_plot_so_that_its_fall_is_seen(written):

@@ -144,6 +144,21 @@ def test_what_cannot_be_known():
         broken.add([torch.full((3,), torch.nan), torch.ones(2)])
     assert broken.signals() == [None, None]
     assert broken.result(4).scale is None and broken.result(4).high is None
+    assert (broken.result(4).batches, broken.result(4).nonfinite) == (5, 5)
+
+
+def test_batches_whose_gradient_is_not_finite_are_counted_and_left_out():
+    rows = regression(np.random.default_rng(10), 8, 4, DELTA, SCALES, NOISE)
+    broken = np.insert(rows, [0, 3, 8], [[np.nan] * 6, [1, 2, np.inf, 4, 5, 6], [1, -np.inf, np.inf, 4, 5, 6]], axis=0)
+    found, alone = sums(broken, (2, 4)), sums(rows, (2, 4))
+    assert found.signals() == alone.signals() and None not in alone.signals()
+    noise, expected = found.result(4), alone.result(4)
+    assert (noise.scale, noise.low, noise.high, noise.signal) == (expected.scale, expected.low, expected.high, expected.signal)
+    assert (noise.batches, noise.nonfinite, expected.batches, expected.nonfinite) == (11, 3, 8, 0)
+    assert expected.scale is not None
+    huge = GradientNoise(1)
+    huge.add([torch.full((1 << 16,), 3e38)])  # finite, though sums of it are not
+    assert (huge.batches, huge.nonfinite) == (1, 0)
 
 
 def test_a_gradient_that_is_missing_in_some_batches_counts_as_zero():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from netlens.findings import CODES, Finding, Severity
-from netlens.lenses.gradflow.report import FirstNonFinite, GradflowReport
+from netlens.lenses.gradflow.report import FirstNonFinite, GradflowReport, Noise, Step
 from netlens.lenses.gradflow.rules import alarms, diagnose, marks, notes, second_look_matters, verdict
 from tests.lenses.gradflow_case import chain, layer, look, overfit, parameter, rank, report, scale, silent, without, zero
 
@@ -77,7 +77,7 @@ def test_a_cut_is_told_by_the_layers_around_it():
     body = [without("body.0.weight", "detached"), without("body.1.weight", "detached")]
     layers = [silent("body.0", "detached"), silent("body.0:relu", "detached"), silent("body.1", "detached"), layer("neck"), layer("head")]
     finding = only(report(*body, parameter("head.weight"), layers=layers))
-    assert finding.where == "body" and "the path is cut between `body.1` and `neck`" in finding.message
+    assert finding.where == "body" and "the path is cut after `body.1`, before `neck` or a later layer" in finding.message
     assert alarms(report(*body, parameter("head.weight"), layers=layers)) == {
         "body.0.weight": "detached",
         "body.1.weight": "detached",
@@ -89,6 +89,23 @@ def test_a_side_branch_is_no_cut():
     rows = [parameter("stem.weight"), without("side.weight", "detached"), parameter("head.weight")]
     finding = only(report(*rows, layers=[layer("stem"), silent("side", "detached"), layer("head")]))
     assert "the loss does not depend on what they put out" in finding.message and "cut between" not in finding.message
+
+
+@pytest.mark.parametrize(
+    ("run", "severity"),
+    [
+        ({"random_labels": True, "loss_source": "inferred: output (2, 32, 768) and integer labels below 768"}, INFO),
+        ({"random_labels": True}, WARNING),  # the user named the loss
+        ({"loss_source": "inferred: output (2, 32, 768) and integer labels below 768"}, WARNING),  # and here the labels
+    ],
+)
+def test_what_a_made_up_loss_leaves_out(run, severity):
+    """A pooler, which comes last; a part in the middle, or at the beginning, is cut off from any loss behind it."""
+    rows = [parameter("encoder.weight"), without("pooler.dense.weight", "detached")]
+    layers = [layer("encoder"), silent("pooler.dense", "detached"), silent("pooler.act", "detached")]
+    assert told(report(*rows, layers=layers, run=run)) == [("detached-parameters", severity)]
+    assert told(report(*rows, layers=[*layers, layer("head")], run=run)) == [("detached-parameters", WARNING)]
+    assert told(report(*rows[::-1], layers=[*layers[1:], layers[0]], run=run)) == [("detached-parameters", WARNING)]
 
 
 @pytest.mark.parametrize("status", ["unused", "detached"])
@@ -194,6 +211,50 @@ def test_the_second_look_decides_what_is_dead():
     assert finding.severity is ERROR and "also after three steps" in finding.message
 
 
+def steps_of(first: list[float | None], last: list[float | None], losses: tuple[float, float]) -> tuple[Step, Step]:
+    """Two steps, with the RMS of each parameter's gradient."""
+    return Step(losses[0], 0.5, tuple(first)), Step(losses[1], 0.5, tuple(last))
+
+
+def test_what_had_a_gradient_in_the_first_step_has_died():
+    """The second look begins where the first step does, and says nothing of what the steps did."""
+    rows, again = [zero("a.weight"), parameter("b.weight")], look([0.01, 0.01], [0.5, 0.0])
+    died = report(*rows, look=again, steps=steps_of([0.2, 0.001], [0.0, 0.001], (1.3, 1.2)))
+    finding = only(died)
+    assert (finding.code, finding.severity) == ("grad-zero", ERROR) and "where the first step had one" in finding.message
+    assert "learning rate" in finding.remedy and "three steps" not in finding.message
+    still = report(*rows, look=again, steps=steps_of([0.0, 0.001], [0.0, 0.001], (1.3, 1.2)))
+    assert told(still) == [("grad-zero", INFO)]
+
+
+def test_what_died_as_the_loss_grew_is_not_the_cause():
+    steps = (*steps_of([0.2, 0.001], [0.0, 0.001], (1.3, 5.0)), *steps_of([0.0, 0.001], [0.0, 0.001], (9.0, 22.5)))
+    finding = only(report(zero("a.weight"), parameter("b.weight"), steps=steps))
+    assert finding.code == "loss-diverges" and "1 of 2 weights gets a gradient of exactly 0" in finding.message
+
+
+def test_weights_that_are_all_zero_are_told_as_such():
+    rows = [zero("a.weight", weight_rms=0.0), zero("b.weight", weight_rms=0.0)]
+    layers = [silent("a", activation_rms=0.0), silent("relu", activation_rms=0.0), layer("b", activation_rms=0.0)]
+    found = report(*rows, layers=layers, output={"zero_head": True}, look=look([None, None], [1.0, 1.0]))
+    finding = only(found)
+    assert (finding.code, finding.where) == ("grad-zero", "a") and "all its weights are 0" in finding.message
+    assert finding.remedy.startswith("initialise") and "ReLU" not in finding.remedy
+
+
+@pytest.mark.parametrize(("dtype", "rms", "underflows"), [("float32", 1e-38, True), ("float32", 1e-8, False), ("float16", 1e-7, True)])
+def test_a_gradient_that_its_data_type_has_no_number_for(dtype, rms, underflows):
+    """The least of float32 is 1.4e-45, with all digits 1.2e-38, that of float16 6e-8."""
+    finding = only(report(zero("a.weight"), parameter("b.weight", rms=rms), parameter("c.weight"), run={"dtype": dtype}))
+    assert finding.code == "grad-zero" and finding.remedy.startswith("it is too small for its data type") is underflows
+
+
+def test_underflow_follows_from_a_gradient_that_vanishes():
+    living = [parameter(f"l{place}.weight", ratio=10.0 ** (place - 8), rms=10.0 ** (5 * place - 40)) for place in range(8)]
+    finding = only(report(zero("a.weight"), *living))
+    assert finding.code == "vanishing-gradient" and "1 of 9 weights gets a gradient of exactly 0" in finding.message
+
+
 def test_what_a_trained_network_does_on_noise_weighs_less():
     rows = [parameter("c.weight")]
     assert told(dead(*rows, run={"random_inputs": True}, initialised=False)) == [("grad-zero", WARNING)]
@@ -259,6 +320,40 @@ def test_the_second_look_silences_what_opens():
     assert told(report(*rows, look=look([1e-7] * 6 + [0.018] * 2))) == [("vanishing-gradient", WARNING)]
 
 
+def test_gradients_that_grew_in_the_steps_follow_from_them():
+    """What the first step did not have does not open either: ratios of 0.018 grow to 1.8e9 as the loss does."""
+    rows = chain([1.8e9] * 8, rms=1.5e8, update=9.0)
+    steps = steps_of([0.0015] * 8, [1.5e8] * 8, (1.3, 1e27))
+    finding = only(report(*rows, steps=steps, look=look([0.018] * 8)))
+    assert finding.code == "update-ratio-high" and "so the gradient is 1.80e9 times" in finding.message
+    slow = [replace(row, update=0.01) for row in rows]
+    assert told(report(*slow, steps=steps, look=look([0.018] * 8))) == [("exploding-gradient", ERROR)], "nothing else explains it"
+    begun = steps_of([1.5e8] * 8, [1.5e8] * 8, (1.3, 1.2))
+    assert told(report(*slow, steps=begun, look=look([0.018] * 8))) == [("exploding-gradient", INFO)]
+
+
+@pytest.mark.parametrize("update", [inf, nan])
+def test_steps_without_bound(update):
+    finding = only(report(*chain([0.018] * 8, update=update)))
+    assert (finding.code, finding.severity) == ("update-ratio-high", ERROR)
+    assert "inf" not in finding.message + finding.remedy and finding.remedy.startswith("lower the learning rate")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "update", "says", "remedy"),
+    [
+        ("SGD(lr=0.001)", 1e-7, "too small (lr=0.001)", "raise it about 1.00e5 times"),
+        ("SGD(lr=1e-12)", 0.0, "too small (lr=1e-12)", "raise it: steps are lost in the rounding"),
+        ("AdamW(lr=0, betas=(0.9, 0.999))", 0.0, "is 0 (lr=0)", "raise it from 0"),
+        ("the step function's own SGD", 0.0, "0 or far too small, or gradients are cleared", "look at the learning rate"),
+    ],
+)
+def test_why_steps_are_too_small(optimizer, update, says, remedy):
+    """A hundredth of the weights is usual, which is 1e5 times 1e-7."""
+    finding = only(report(*chain([0.018] * 8, update=update), run={"optimizer": optimizer}))
+    assert finding.code == "update-ratio-low" and says in finding.message and finding.remedy.startswith(remedy)
+
+
 @pytest.mark.parametrize(("update", "severity"), [(0.1, None), (0.49, None), (0.51, WARNING), (2.1, ERROR)])
 def test_steps_that_are_too_large(update, severity):
     found = report(*chain([0.018] * 8, update=update))
@@ -274,7 +369,7 @@ def test_steps_that_are_too_small(update, severity):
 
 def test_a_model_that_has_learned_takes_small_steps():
     found = report(*chain([0.018] * 8, update=1e-9), initialised=False, losses=[0.01])
-    assert told(found) == [("update-ratio-low", INFO)]
+    assert told(found) == [("update-ratio-low", INFO)] and "raise" not in only(found).remedy
     assert told(report(*chain([0.018] * 8, update=1e-9), initialised=False)) == [("update-ratio-low", ERROR)]
 
 
@@ -401,7 +496,7 @@ def test_what_was_not_finite_to_begin_with():
     finding = only(report(first_nonfinite=FirstNonFinite("forward", "fc", "Linear", "addmm", 1, 0, "weight fc.weight")))
     assert "weight fc.weight is not finite to begin with" in finding.message and "checkpoint" in finding.remedy
     finding = only(report(first_nonfinite=FirstNonFinite("forward", "stem", "Conv2d", "", 1, 0, "input")))
-    assert "input is not finite" in finding.message and "check-data" in finding.remedy
+    assert "input is not finite" in finding.message and "torch.isfinite(x)" in finding.remedy
 
 
 def test_a_gradient_that_is_not_finite_without_a_known_origin():
@@ -409,6 +504,13 @@ def test_a_gradient_that_is_not_finite_without_a_known_origin():
     rows = [parameter("a.weight", nan=5), parameter("b.weight", infinite=2), parameter("c.weight")]
     assert (only(report(*rows)).code, only(report(*rows)).where) == ("grad-nonfinite", "b")
     assert only(report(losses=[inf])).code == "loss-nonfinite"
+
+
+def test_batches_that_are_not_finite_beside_a_step_that_is():
+    noise = Noise(6, 8, None, None, None, None)
+    assert told(report(noise=noise)) == []
+    finding = only(report(noise=replace(noise, nonfinite=2)))
+    assert (finding.code, finding.severity) == ("grad-nonfinite", ERROR) and "2 of the 6 batches" in finding.message
 
 
 def test_what_has_nothing_to_do_with_numbers_is_told_beside_nan():
@@ -476,6 +578,14 @@ def test_processes(case):
     assert told(found) == expected
     if case.startswith(("far", "none", "not", "all", "against", "other")):
         assert alarms(found).keys() == {f"rank {ranks[-1].rank}"}
+
+
+def test_a_process_with_far_larger_gradients_explains_large_steps():
+    large = {"losses": [2.0, 5.0, 9.0, 99.0], "output": {"expected": 60.0}}
+    finding = only(report(*chain([0.018] * 8, update=9.0), ranks=(rank(0), rank(1, norm=600.0)), **large))
+    assert finding.code == "rank-outlier" and "; so half of the weights change by 9.00 times" in finding.message
+    missing = report(*chain([0.018] * 8, update=9.0), ranks=(rank(0), rank(1, norm=0.0)))
+    assert [code for code, _ in told(missing)] == ["rank-outlier", "update-ratio-high"]
 
 
 # -- Each cause once ----------------------------------------------------------------------------------------------------------------

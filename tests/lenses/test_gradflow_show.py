@@ -6,6 +6,7 @@ import io
 import re
 import time
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 from rich.cells import cell_len
@@ -125,6 +126,35 @@ def test_a_terminal_shows_the_layers_around_the_place_alone():
     assert list(rows(text, "output of")) == ["l8", "dead", "act", "l11", "l12"]
     assert "15 other layers in a pipe" in text and len(rows(as_text(found), "output of")) == 20
     assert "output of" not in as_text(report(layers=layers[:5]), 120)
+
+
+def test_a_small_model_shows_all_layers_where_one_is_wrong():
+    """The rows that would be left out take no more room than the line that says so."""
+    layers = [silent("dead"), layer("act", type="ReLU", activation_rms=0.0), *(layer(f"l{place}") for place in range(3))]
+    text = as_text(report(zero("dead.weight"), parameter("head.weight"), layers=layers), 120)
+    assert list(rows(text, "output of")) == ["dead", "act", "l0", "l1", "l2"] and "other layer" not in text
+
+
+def test_markdown_points_to_the_document_alone():
+    layers = [silent("dead"), layer("act", type="ReLU", activation_rms=0.0), *(layer(f"l{place}") for place in range(20))]
+    found = report(zero("dead.weight"), *(parameter(f"p{place}.weight") for place in range(200)), layers=layers)
+    text = as_markdown(found).replace("\\", "")
+    assert "18 other layers in --format json" in text and "100 of 201 parameters" in text and "pipe" not in text
+
+
+@pytest.mark.parametrize(
+    ("run", "loss", "told"),
+    [
+        ({}, 2.4, True),
+        ({"loss": "nll"}, 2.4, True),
+        ({}, 8 * 2.4, False),  # the sum over 8 samples
+        ({"loss": "my_loss"}, 2.4, False),
+        ({"loss": "the model's own", "kind": "the model's own loss"}, 2.5, True),
+        ({"loss": "the model's own", "kind": "the model's own loss"}, 9.0, False),  # it adds others
+    ],
+)
+def test_what_knowing_nothing_costs_is_that_of_a_mean_cross_entropy(run, loss, told):
+    assert ("ln(10)" in facts(report(run=run, losses=[loss]))["loss"]) is told
 
 
 def test_a_model_without_parameters_shows_its_layers():
@@ -306,8 +336,12 @@ def test_facts():
     )
     assert found["loss"] == "2.50 to 2.00 in 3 steps, lowest 1.90 · knowing nothing costs 2.30, ln(10)"
     assert found["gradient"] == ("3 of 4 parameters · 1 frozen · norm 0.500 to 0.500 · RMS from 0.000500 (b.weight) to 0.250 (a.weight)")
-    assert found["steps"] == "of weights, by their size: 0.0100 to 0.0300, median 0.0300; 0.001 to 0.1 is usual"
-    assert found["noise"] == "noise scale 120 samples (90 % between 60.0 and 300) · signal 0.0500 · from 6 batches of 8"
+    assert (
+        found["steps"]
+        == "of weights, by their size: 0.0100 to 0.0300, median 0.0200; 0.0001 to 0.1 is usual, 0.001 a rule of thumb (Karpathy)"
+    )
+    signal = "signal 0.0500, the median over parameters"
+    assert found["noise"] == f"noise scale 120 samples (90 % between 60.0 and 300) · {signal} · from 6 batches of 8"
     assert found["overfit"] == "passed: loss 2.50 to 0.100 in 2 steps of Adam(lr=0.003) on 16 samples"
     assert found["rates"] == "usable from 0.000100 to 0.100 · falls fastest at 0.0100"
     assert found["memory"] == "3.00 MiB at the peak on cpu"
@@ -316,7 +350,11 @@ def test_facts():
 
 def test_steps_that_move_nothing_are_counted():
     rows_ = [parameter("a.weight", update=0.03), zero("b.weight"), zero("c.weight")]
-    assert facts(report(*rows_))["steps"].endswith("0.0300 to 0.0300, median 0.0300; 0.001 to 0.1 is usual · 2 weights not at all")
+    told = facts(report(*rows_))["steps"]
+    assert "0.0300 to 0.0300, median 0.0300; " in told and told.endswith(" · 2 weights not at all")
+    unbound = [parameter("d.weight", update=inf), parameter("e.weight", update=nan)]
+    told = facts(report(*rows_, *unbound))["steps"]
+    assert "0.0300 to 0.0300, median 0.0300; " in told and told.endswith(" · 2 weights not at all · 2 weights without bound")
     assert facts(report(*rows_[1:]))["steps"] == "2 weights not at all"
 
 
@@ -359,3 +397,16 @@ def test_markdown_is_a_table_with_every_column():
     filled = [info.header for name, info in COLUMNS.items() if name != "nonfinite"]
     assert [cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", head.strip("|"))] == filled
     assert "100.0 %!" in text and "- **loss** 2.40" in text
+
+
+def test_rates_that_no_longer_show_whether_they_are_too_large_are_said_to_be_so():
+    rates = (0.01, 0.1, 1.0, 10.0)
+    found = facts(report(rate_range=RateRange(rates, (2.0, 1.5, 0.1, 0.05), 0.1, None, None)))["rates"]  # 0.1: a twentieth of 2
+    assert found == "usable from 0.100 on, and none up to 10.0 is too large, but from 1.00 on the batches were learned already"
+    found = facts(report(rate_range=RateRange(rates, (2.0, 1.5, 0.4, 0.2), 0.1, None, None)))["rates"]
+    assert found == "usable from 0.100 on, and none up to 10.0 is too large"
+
+
+def test_batches_without_a_finite_gradient_are_not_among_those_compared():
+    found = facts(report(noise=Noise(6, 8, 22.0, None, None, None, 2)))["noise"]
+    assert found == "noise scale 22.0 samples · from 4 batches of 8 · without 2 whose gradient is not finite"

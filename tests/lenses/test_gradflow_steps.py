@@ -85,7 +85,7 @@ def test_a_step_is_measured_as_it_trains(folder):
             for parameter, gradient in zip(model.parameters(), gradients, strict=True):
                 parameter -= 0.5 * gradient
     assert [step["loss"] for step in report["steps"]] == pytest.approx(losses, rel=1e-5)
-    assert report["run"]["kind"] == "step function" and report["run"]["optimizer"] == "the step function's own SGD"
+    assert report["run"]["kind"] == "step function" and report["run"]["optimizer"] == "the step function's own SGD(lr=0.5)"
     for row, gradient, weight in zip(report["parameters"], gradients, before, strict=True):
         assert row["norm"] == pytest.approx(float(gradient.norm()), rel=1e-5)
         assert row["update"] == pytest.approx(0.5 * float(gradient.norm() / weight.norm()), rel=1e-5)
@@ -122,3 +122,12 @@ def test_two_processes_see_what_one_sees_that_accumulates(folder):
     for mine, theirs in zip(together["parameters"], one["parameters"], strict=True):
         assert mine["norm"] == pytest.approx(theirs["norm"], rel=1e-5)
     assert len({rank["parameters_hash"] for rank in together["ranks"]}) == 1
+
+
+@pytest.mark.parametrize("options", [("--lr", "3"), ("--loss", "mse_loss", "--lr", "3")])
+def test_options_of_models_do_not_apply_to_a_training_step(folder, options):
+    done = gradflow(folder, "train.py:step", *options)
+    names = ", ".join(option for option in options if option.startswith("--"))
+    said, hint = done.stderr.strip().splitlines()[-2:]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{names} do{'' if ',' in names else 'es'} not apply to a training step" in said and f"leave {names} out" in hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from netlens.drawing.album import Folder, write, write_pages
-from netlens.lenses.gradflow import figures
+from netlens.lenses.gradflow import figures, trial_figures
 from netlens.lenses.gradflow.report import GradflowReport
 from netlens.parts import Picture
 
@@ -47,10 +47,10 @@ def _of_gradients(report: GradflowReport, alarms: Mapping[str, str], folder: Fol
 
 def _of_training(report: GradflowReport, alarms: Mapping[str, str], folder: Folder, title: str) -> Iterator[Picture]:
     if report.overfit is not None and report.overfit.losses:
-        image = figures.overfit_curve(f"{title} · overfitting one batch", report.overfit)
+        image = trial_figures.overfit_curve(f"{title} · overfitting one batch", report.overfit)
         yield write(folder, "overfit", image, shows="overfit", layers=(), scale="", prefer=True)
     if report.rate_range is not None and report.rate_range.rates:
-        image = figures.rate_curve(f"{title} · learning rates", report.rate_range)
+        image = trial_figures.rate_curve(f"{title} · learning rates", report.rate_range)
         yield write(folder, "lr-range", image, shows="learning rates", layers=(), scale="", prefer=True)
     if len(report.ranks) > 1:
         image = figures.rank_bars(f"{title} · processes compared", report.ranks, alarms)

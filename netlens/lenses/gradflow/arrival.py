@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from netlens.findings import Finding, Severity
-from netlens.lenses.gradflow.diagnosis import Flow, Ill
+from netlens.lenses.gradflow.diagnosis import LATE, UNDERFLOW, Flow, Ill
+from netlens.lenses.gradflow.rates import RATE
+from netlens.lenses.gradflow.sizes import VANISHING
 from netlens.wording import counted, share, short
 
 MOST = 0.5  # share of trainable elements without a gradient: error
+LEAST = {"float16": 1e-6}  # RMS of gradients next to which others are rounded to 0; ours
+LEAST_OTHERWISE = 1e-30  # float32 and bfloat16 reach down to 1e-38, and norms add up squares
 DEAD = 0.25  # share of weights with a gradient of exact zeros: error
 CUTS = "look for detach(), .data, .item(), argmax, numpy or torch.no_grad() there"
 
@@ -44,7 +48,7 @@ def unreached(flow: Flow) -> Iterator[Ill]:
     """Tell of parameters that never ran, and of those that ran while no path leads from the loss to them."""
     yield from _unused(flow)
     detached = flow.having("detached")
-    spare = [place for place in detached if _is_auxiliary(flow.parameters[place].layer)]
+    spare = detached if _is_guess(flow, detached) else [place for place in detached if _is_auxiliary(flow.parameters[place].layer)]
     for severity, places in ((_grave(flow, detached), [place for place in detached if place not in spare]), (Severity.INFO, spare)):
         if places:
             yield _detached(flow, places, severity)
@@ -65,14 +69,22 @@ def _unused(flow: Flow) -> Iterator[Ill]:
 def _detached(flow: Flow, places: Sequence[int], severity: Severity) -> Ill:
     cut, first = flow.cut(places), places[0]
     so_many = f"{_so_many(flow, places)} cut off from the loss: {flow.named(places)}"
-    if severity is Severity.INFO:
+    if severity is Severity.INFO and _is_guess(flow, places):
+        why, remedy = (
+            "the loss that netlens chose does not depend on what they put out",
+            "name the loss with --loss, where they are to be trained",
+        )
+    elif severity is Severity.INFO:
         why, remedy = "an auxiliary head by its name, which this loss leaves out", "add its loss where it is to be trained"
     elif cut is None or flow.before(first):
         why = "the loss does not depend on what they put out"
         remedy = f"make their output part of the loss, or freeze them; {CUTS}"
     else:
-        before, after = (short(layer.name) for layer in cut)
-        why, remedy = f"the path is cut between `{before}` and `{after}`", f"{CUTS}; if it is meant, freeze what is before it"
+        before, after = (short(layer.name) for layer in cut)  # which may be a branch beside it
+        why, remedy = (
+            f"the path is cut after `{before}`, before `{after}` or a later layer",
+            f"{CUTS}; if it is meant, freeze what is before it",
+        )
     layer = cut[0].name if cut and not flow.before(first) else ""
     finding = Finding("detached-parameters", severity, short(flow.common(places)), f"{so_many}; {why}", *_measured(flow, places), remedy)
     return Ill(finding, so_many, "detached", tuple(places), layer=layer)
@@ -94,6 +106,13 @@ def _grave(flow: Flow, places: Sequence[int]) -> Severity:
 def _is_auxiliary(layer: str) -> bool:
     """Tell a head that helps training along, as those of GoogLeNet, FCN and DARTS are called; most losses leave it out."""
     return any(part.lower().startswith("aux") for part in layer.split("."))
+
+
+def _is_guess(flow: Flow, places: Sequence[int]) -> bool:
+    """Tell what comes last in a model whose loss and labels netlens made up, as the pooler of a BERT without a head: no layer follows."""
+    run = flow.report.run
+    made_up = run.random_labels and run.loss_source.startswith("inferred")
+    return made_up and bool(places) and flow.before(places[0]) and flow.cut(places) is None
 
 
 def not_updated(flow: Flow) -> Iterator[Ill]:
@@ -124,18 +143,37 @@ def _dead(flow: Flow) -> Ill:
     noise = flow.report.run.random_inputs and flow.report.initialised is False
     severity = Severity(severity - 1) if noise else severity
     where, here, there, remedy = _stopped(flow)
-    again = ", also after three steps" if flow.report.look else ""
+    kind = LATE if len(flow.died) == len(dead) else UNDERFLOW if _underflows(flow) else ""
+    if kind == LATE:
+        again, remedy = ", where the first step had one", RATE
+    else:
+        again = ", also after three steps" if flow.report.look else ""
+        remedy = f"it is too small for its data type: {VANISHING}" if kind else remedy
     count = f"{len(dead):,} of {counted(len(weights), 'weight')} {'gets' if len(dead) == 1 else 'get'} a gradient of exactly 0{again}"
     lists = f": {flow.named(dead)}" if len(dead) < len(weights) else ""
     message = f"{here}, and {count}{lists}" + (" - on noise: look again with real samples" if noise else "")
     threshold = f"any (warning), {share(DEAD)} of the weights (error)"
     finding = Finding("grad-zero", severity, short(where), message, share(len(dead), len(weights)), threshold, remedy)
-    return Ill(finding, f"{there}, and {count}", "dead", dead, ("zeros",), where)
+    return Ill(finding, f"{there}, and {count}", "dead", dead, ("zeros",), where, kind=kind)
+
+
+def _underflows(flow: Flow) -> bool:
+    """Whether the gradient shrinks towards the dead weights until its data type has no number for it."""
+    living = (flow.parameters[place].rms for place in flow.weights if place > flow.dead[-1])
+    return 0 < (next(filter(None, living), None) or 0) < LEAST.get(flow.report.run.dtype, LEAST_OTHERWISE)
 
 
 def _stopped(flow: Flow) -> tuple[str, str, str, str]:
     """Return the layer to blame, what is said beside its name, the same as a sentence, and the remedy."""
     blamed = flow.culprit
+    if blamed is not None and blamed.activation_rms == 0 and flow.all_zero(blamed.name):
+        says = "puts out 0 everywhere, since all its weights are 0"
+        return (
+            blamed.name,
+            f"it {says}",
+            f"`{short(blamed.name)}` {says}",
+            "initialise its weights, and those of all layers but the last, other than 0",
+        )
     if blamed is not None and blamed.activation_rms == 0:
         remedy = "look at the biases before it (a large negative one silences a ReLU), lower the learning rate, or use LeakyReLU or GELU"
         return blamed.name, "it puts out 0 everywhere", f"`{short(blamed.name)}` puts out 0 everywhere", remedy

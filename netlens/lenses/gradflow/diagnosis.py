@@ -12,6 +12,7 @@ from netlens.lenses.gradflow.report import GradflowReport, LayerFlow, ParameterF
 from netlens.wording import short
 
 NAMED = 3  # layers that a finding lists
+LATE, UNDERFLOW = "late", "underflow"  # kinds: what only the steps brought about; gradients too small for their data type
 SMALL = 0.1  # root mean square of a scale that begins near 0; ours
 
 
@@ -26,6 +27,7 @@ class Ill:
     columns: tuple[str, ...] = ()  # of the table of parameters: where it shows
     layer: str = ""  # in the table of layers
     ranks: tuple[int, ...] = ()
+    kind: str = ""  # among causes and symptoms; "": the code of the finding
 
 
 class Flow:
@@ -78,7 +80,20 @@ class Flow:
         """Those of them whose gradient is exactly 0 at the first look."""
         return tuple(place for place in self.weights if self.parameters[place].zeros == 1)
 
+    @cached_property
+    def died(self) -> tuple[int, ...]:
+        """Those of them that had a gradient in the first of several steps."""
+        return tuple(place for place in self.zero if self.since(place) > 0)
+
+    def since(self, place: int) -> float:
+        """Return how large the first step's gradient of a parameter was; 0 where there was one step, or it is not known."""
+        steps = self.report.steps
+        first = steps[0].rms[place] if len(steps) > 1 and place < len(steps[0].rms) else None
+        return first or 0.0
+
     def _opens(self, place: int) -> bool:
+        if place in self.died:
+            return False
         if self.report.look is not None:
             return self.report.look.zeros[place] not in (None, 1)
         head = self.report.output is not None and self.report.output.zero_head
@@ -135,6 +150,11 @@ class Flow:
     def before(self, place: int) -> bool:
         """Tell whether any parameter before this one gets a gradient."""
         return any(each.status == "gradient" for each in self.parameters[:place])
+
+    def all_zero(self, layer: str) -> bool:
+        """Tell whether all weights of a layer are 0."""
+        sizes = [each.weight_rms for each in self.parameters if each.layer == layer and _is_weight(each)]
+        return bool(sizes) and not any(size != 0 for size in sizes)
 
     def share(self, places: Sequence[int]) -> float:
         """Return the share of elements in these parameters, of all that are not frozen."""

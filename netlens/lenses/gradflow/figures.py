@@ -1,4 +1,4 @@
-"""What the gradflow lens draws: gradients and steps from layer to layer, from step to step, and whether the model learns at all."""
+"""What the gradflow lens draws: gradients and steps from layer to layer, from step to step, and of each process."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import isfinite
 
 import numpy as np
 from PIL import Image
 
 from netlens.drawing.captions import joined, significant
-from netlens.drawing.curves import Curve, curve_plot
 from netlens.drawing.heatmaps import step_map
 from netlens.drawing.histograms import Panel, histograms
 from netlens.drawing.numbers import percent
 from netlens.drawing.plots import Column, depth_plot
-from netlens.lenses.gradflow.report import GradflowReport, LayerFlow, Overfit, ParameterFlow, Rank, RateRange, Step
-from netlens.wording import counted, listed
+from netlens.lenses.gradflow.report import GradflowReport, LayerFlow, ParameterFlow, Rank, Step
+from netlens.wording import counted
 
 HEALTHY, GUIDE = (1e-4, 1e-1), 1e-3  # of an update against its weights
 BANDS = "shaded: 0.0001 to 0.1, where most models that learn are; dashed: 0.001, a rule of thumb (Karpathy), a guide and not a bound"
@@ -71,7 +69,9 @@ def gradient_plot(heading: str, report: GradflowReport, alarms: Alarms = NONE) -
 
 def ratio_plot(heading: str, report: GradflowReport, alarms: Alarms = NONE) -> Image.Image:
     """Plot the norms of gradients and of the optimizer's steps against the norms of the weights, downwards in forward order."""
-    rows = _folded([Row(each.name, each) for each in _weights(report.parameters, alarms)], alarms)
+    weights = _weights(report.parameters, alarms)
+    kept = _without_scales(weights, alarms)
+    rows = _folded([Row(each.name, each) for each in kept], alarms)
     found = [row.parameter for row in rows if row.parameter]
     why = [_unknown(each, each.update) or ("" if each.optimized else "in no optimizer") for each in found]
     columns = [
@@ -80,6 +80,8 @@ def ratio_plot(heading: str, report: GradflowReport, alarms: Alarms = NONE) -> I
     ]
     stepped = any(each.update is not None for each in found)
     shown, foot = (columns, BANDS) if stepped else (columns[:1], "")
+    left_out = len(weights) - len(kept)
+    foot = joined(foot, f"without {counted(left_out, 'weight')} of one axis, such as scales of normalization" if left_out else "")
     words = f"norms, downwards in forward order · optimizer: {report.run.optimizer}"
     return depth_plot(heading, [row.name for row in rows], shown, subtitle=words, footnote=foot, marks=_marks(rows, alarms), wide=WIDE)
 
@@ -88,7 +90,9 @@ def histogram_page(heading: str, parameters: Sequence[ParameterFlow], alarms: Al
     """Draw a histogram of the gradient of each weight that has one."""
     shown = [each for each in _weights(parameters, alarms) if each.status == "gradient"]
     panels = [_panel(each, Row(each.name, each).alarm(alarms) or "") for each in shown]
-    return histograms(heading, panels, subtitle="gradients, each over its full range; the height of a bin is the square root of its count")
+    sampled = any(each.histogram is not None and each.histogram.sampled for each in shown)
+    words = "gradients, each over its full range" + (", large ones over that of an even sample" if sampled else "")
+    return histograms(heading, panels, subtitle=f"{words}; the height of a bin is the square root of its count")
 
 
 def steps_map(heading: str, parameters: Sequence[ParameterFlow], steps: Sequence[Step], alarms: Alarms = NONE) -> Image.Image:
@@ -100,37 +104,6 @@ def steps_map(heading: str, parameters: Sequence[ParameterFlow], steps: Sequence
     words = joined("downwards in forward order, steps from left to right", losses)
     unit, marks = "root mean square of the gradient", _marks(rows, alarms)
     return step_map(heading, [row.name for row in rows], values, unit=unit, subtitle=words, marks=marks)
-
-
-def overfit_curve(heading: str, overfit: Overfit) -> Image.Image:
-    """Plot the loss of a copy that is trained on one batch."""
-    levels = [(overfit.target, f"learned: {significant(overfit.target)}")]
-    if overfit.chance is not None:
-        levels.append((overfit.chance, f"chance: {significant(overfit.chance)}"))
-    curve = Curve(range(1, len(overfit.losses) + 1), overfit.losses, "step", "loss", levels=levels)
-    verdict = "passed: the model learned the batch" if overfit.passed else "failed: the model did not learn the batch"
-    how = f"one batch of {counted(overfit.samples, 'sample')}, {overfit.optimizer}"
-    words = joined(verdict, how, f"best of the last five: {significant(overfit.best)}")
-    stopped = f"updates stopped: {listed(overfit.stopped)}" if overfit.stopped else ""
-    return curve_plot(heading, curve, subtitle=words, footnote=joined(_ends(overfit.losses, "step", curve.x), stopped))
-
-
-def rate_curve(heading: str, found: RateRange) -> Image.Image:
-    """Plot the loss while the learning rate grows, and mark the rates that are of use."""
-    span = at = None
-    if found.low is not None and found.high is not None:
-        span = (found.low, found.high, f"usable: {significant(found.low)} to {significant(found.high)}")
-    if found.steepest is not None:
-        at = (found.steepest, f"falls fastest: {significant(found.steepest)}")
-    limit = _limit(found.losses)
-    curve = Curve(found.rates, found.losses, "learning rate", "loss, smoothed", log_x=True, span=span, at=at, limit=limit)
-    words = "the learning rate grows from step to step" + ("" if span else " · no usable range was found")
-    beyond = max((loss for loss in found.losses if isfinite(loss) and limit is not None and loss > limit), default=None)
-    foot = joined(
-        "" if beyond is None else f"the loss leaves the plot, up to {significant(beyond)}",
-        _ends(found.losses, "learning rate", found.rates),
-    )
-    return curve_plot(heading, curve, subtitle=words, footnote=foot)
 
 
 def rank_bars(heading: str, ranks: Sequence[Rank], alarms: Alarms = NONE) -> Image.Image:
@@ -200,6 +173,12 @@ def _weights(parameters: Sequence[ParameterFlow], alarms: Alarms) -> list[Parame
     return [each for each in parameters if not _is_bias(each) or each.layer not in others or each.name in alarms]
 
 
+def _without_scales(parameters: Sequence[ParameterFlow], alarms: Alarms) -> list[ParameterFlow]:
+    """Leave out weights of one axis, as normalization has, unless a finding is about one: among others they hide how these go on."""
+    kept = [each for each in parameters if len(each.shape) > 1 or each.name in alarms or each.layer in alarms]
+    return kept if any(len(each.shape) > 1 for each in kept) else list(parameters)
+
+
 def _is_bias(parameter: ParameterFlow) -> bool:
     return len(parameter.shape) == 1 and "bias" in parameter.name.rpartition(".")[2]
 
@@ -231,18 +210,7 @@ def _panel(each: ParameterFlow, alarm: str) -> Panel:
         "" if each.rms is None else f"rms {significant(each.rms)}",
         f"{percent(each.zeros, 1)} zeros" if each.zeros else "",
         f"{each.nan + each.infinite:,} {BROKEN}" if each.nan + each.infinite else "",
+        "of a sample" if found and found.sampled else "",
     ]
     low, high, counts = (found.low, found.high, found.counts) if found else (0.0, 0.0, ())
     return Panel(each.name, low, high, counts, joined(*notes), bool(alarm))
-
-
-def _ends(losses: Sequence[float], name: str, places: Sequence[float]) -> str:
-    """Say from where on the loss is not finite."""
-    place = next((place for loss, place in zip(losses, places, strict=True) if not isfinite(loss)), None)
-    return "" if place is None else f"the loss is {BROKEN} from {name} {place:.4g} on"
-
-
-def _limit(losses: Sequence[float]) -> float | None:
-    """Choose how high a plot reaches: above where the loss began, so that its fall is seen even where it explodes later."""
-    known = [loss for loss in losses if isfinite(loss)]
-    return known[0] + max(known[0] - min(known), 0.3 * abs(known[0])) if known else None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from math import isfinite
+from statistics import median
 
 from netlens.drawing.facts import Fact
 from netlens.drawing.numbers import byte_size, exact
 from netlens.lenses.gradflow.report import GradflowReport, Noise, Overfit, RateRange
 from netlens.wording import counted, listed, number, short
+
+ALIKE = 1.5  # quotient of two losses of one batch: of other dropout, smoothed labels or weighted classes; ours
 
 
 def title_line(report: GradflowReport, title: str) -> str:
@@ -60,9 +63,16 @@ def _loss(report: GradflowReport) -> str:
     told = number(losses[0])
     if len(losses) > 1:
         told += f" to {number(losses[-1])} in {counted(len(losses), 'step')}, lowest {number(min(losses))}"
-    if output is not None and output.chance is not None:
+    if output is not None and output.chance is not None and _is_mean_of_classes(report, losses[0]):
         told += f" · knowing nothing costs {number(output.chance)}" + (f", ln({exact(output.classes)})" if output.classes else "")
     return told
+
+
+def _is_mean_of_classes(report: GradflowReport, loss: float) -> bool:
+    """Tell whether the loss is a mean cross-entropy: its name says so, or whose it is, and it is about as large as that of the output."""
+    expected = None if report.output is None else report.output.expected
+    named = report.run.loss in ("cross_entropy", "nll") or report.run.kind == "the model's own loss"
+    return named and expected is not None and loss <= ALIKE * expected and expected <= ALIKE * loss
 
 
 def _gradient(report: GradflowReport) -> str:
@@ -81,20 +91,23 @@ def _gradient(report: GradflowReport) -> str:
 
 
 def _updates(report: GradflowReport) -> str:
-    every = sorted(each.update for each in report.parameters if each.update is not None and len(each.shape) > 1)
-    steps = [update for update in every if update]
-    still = f" · {counted(len(every) - len(steps), 'weight')} not at all" if len(every) > len(steps) else ""
-    if not steps:
-        return still.removeprefix(" · ")
-    middle = number(steps[len(steps) // 2])
-    return f"of weights, by their size: {number(steps[0])} to {number(steps[-1])}, median {middle}; 0.001 to 0.1 is usual{still}"
+    every = [each.update for each in report.parameters if each.update is not None and len(each.shape) > 1]
+    steps = sorted(update for update in every if update and isfinite(update))
+    told = []
+    if steps:
+        sizes = f"{number(steps[0])} to {number(steps[-1])}, median {number(median(steps))}"
+        told.append(f"of weights, by their size: {sizes}; 0.0001 to 0.1 is usual, 0.001 a rule of thumb (Karpathy)")
+    for count, what in ((every.count(0), "not at all"), (sum(not isfinite(update) for update in every), "without bound")):
+        told += [f"{counted(count, 'weight')} {what}"] if count else []
+    return " · ".join(told)
 
 
 def _noise(noise: Noise) -> str:
     between = "" if noise.low is None or noise.high is None else f" (90 % between {number(noise.low)} and {number(noise.high)})"
     scale = "the noise scale cannot be told" if noise.scale is None else f"noise scale {number(noise.scale)} samples{between}"
-    signal = "" if noise.signal is None else f" · signal {number(noise.signal)}"
-    return f"{scale}{signal} · from {exact(noise.batches)} batches of {exact(noise.batch_size)}"
+    signal = "" if noise.signal is None else f" · signal {number(noise.signal)}, the median over parameters"
+    left_out = f" · without {exact(noise.nonfinite)} whose gradient is not finite" if noise.nonfinite else ""
+    return f"{scale}{signal} · from {exact(noise.batches - noise.nonfinite)} batches of {exact(noise.batch_size)}{left_out}"
 
 
 def _overfit(tried: Overfit) -> str:
@@ -110,7 +123,8 @@ def _rates(found: RateRange) -> str:
         return (
             f"no rate from {number(found.rates[0])} to {number(found.rates[-1])} lets the loss fall" if found.rates else "no rate was tried"
         )
-    to = f"to {number(found.high)}" if found.high is not None else "on, and none that was tried is too large"
+    learned = "" if found.learned is None else f", but from {number(found.learned)} on the batches were learned already"
+    to = f"to {number(found.high)}" if found.high is not None else f"on, and none up to {number(found.rates[-1])} is too large{learned}"
     steepest = "" if found.steepest is None else f" · falls fastest at {number(found.steepest)}"
     return f"usable from {number(found.low)} {to}{steepest}"
 

@@ -59,7 +59,8 @@ class GradientNoise:
     """
 
     def __init__(self, count: int) -> None:
-        self.batches = 0
+        self.batches = 0  # whose gradients are finite
+        self.nonfinite = 0  # others, which are left out
         self._means: list[Tensor | None] = [None] * count
         self._squares: list[Tensor | None] = [None] * count  # sums of squared differences from the mean
         self._sketches: list[Tensor] = []
@@ -67,8 +68,16 @@ class GradientNoise:
     @torch.no_grad()
     def add(self, gradients: Gradients) -> None:
         """Take the gradients of one batch, of the same parameters in the same order each time; None counts as 0."""
-        self.batches += 1
         sketch = torch.zeros(WIDTH)
+        for place, gradient in enumerate(gradients):
+            if gradient is not None:
+                values = real(gradient).flatten()
+                sketch = _sketched(values, place) + sketch.to(values)
+        if not sketch.isfinite().all() and not all(gradient is None or real(gradient).isfinite().all() for gradient in gradients):
+            self.nonfinite += 1
+            return
+        self.batches += 1
+        self._sketches.append(sketch)
         for place, gradient in enumerate(gradients):
             mean, squares = self._means[place], self._squares[place]
             if gradient is None and mean is None:
@@ -77,11 +86,14 @@ class GradientNoise:
             if mean is None or squares is None:
                 mean, squares = torch.zeros_like(now), torch.zeros_like(now)
                 self._means[place], self._squares[place] = mean, squares
-            sketch = _sketched(now.flatten(), place) + sketch.to(now)
             difference = now - mean
             mean.add_(difference, alpha=1 / self.batches)
             squares.addcmul_(difference, difference, value=1 - 1 / self.batches)
-        self._sketches.append(sketch)
+
+    @property
+    def run(self) -> int:
+        """How many batches were taken, those left out among them."""
+        return self.batches + self.nonfinite
 
     def signals(self) -> list[float | None]:
         """Return, of each parameter, the mean over elements of (mean gradient)^2 / (variance between batches), Liu et al. 2020.
@@ -103,6 +115,7 @@ class GradientNoise:
 
         Numerator and denominator are each estimated without bias over all batches, and divided then. `scale` is None where the estimate
         of |mean gradient|^2 is not above 0: noise hides it. `high` is None where nothing says that it is not 0; `low` then still holds.
+        Batches whose gradient is not finite are counted and left out.
         """
         n = self.batches
         known = [value for value in self.signals() if value is not None]
@@ -111,11 +124,11 @@ class GradientNoise:
         spread = float(spreads.sum()) / max(1, n - 1)  # trace of the covariance of a batch's gradient
         length = float(lengths.sum()) - spread / max(1, n)  # less the noise of the mean
         if n < 2 or not isfinite(spread + length):
-            return Noise(n, batch_size, None, None, None, None)
+            return Noise(self.run, batch_size, None, None, None, None, self.nonfinite)
         scale = batch_size * spread / length if length > 0 else None
         gram = torch.stack([sketch.double().cpu() for sketch in self._sketches])
         low, high = interval(batch_size * spread, length, gram @ gram.T, batch_size) if n >= FEWEST else (None, None)
-        return Noise(n, batch_size, scale, low, high, median(known) if known else None)
+        return Noise(self.run, batch_size, scale, low, high, median(known) if known else None, self.nonfinite)
 
 
 def _sketched(values: Tensor, place: int) -> Tensor:

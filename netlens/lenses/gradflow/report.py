@@ -108,6 +108,7 @@ class Noise:
     low: float | None  # of an interval of 90 %
     high: float | None
     signal: float | None  # median over parameters of `signal`
+    nonfinite: int = 0  # of the batches, with a gradient that is not finite: left out of the numbers above
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,12 @@ class RateRange:
     high: float | None  # here it is about to diverge
     steepest: float | None  # where it falls fastest: a rate to begin with
 
+    @property
+    def learned(self) -> float | None:
+        """The rate at which the loss had fallen to a twentieth: beyond it little is left to learn, and a rate too large may not show."""
+        level = self.losses[0] / 20 if self.losses else 0.0
+        return next((rate for rate, loss in zip(self.rates, self.losses, strict=True) if loss <= level), None) if level > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -155,6 +162,23 @@ class Rank:
     norm: float | None  # of its own gradients, before they are reduced
     cosine: float | None  # of its own gradient with the mean of all
     parameters_hash: str  # of the parameters before the step: they must be equal
+
+
+@dataclass(frozen=True, slots=True)
+class Stepping:
+    """What the calls of the user's own training step did beside the gradients; counts are of calls."""
+
+    calls: int
+    passive: int  # no backward pass ran in them
+    optimizer: bool  # the function has one
+    idle: int  # no optimizer stepped
+    still: bool  # nothing else moved the weights in them either
+    early: int  # an optimizer stepped before a backward pass had left it gradients
+    kept: int  # it stepped with gradients to which those of an earlier step had been added
+    cleared: int  # it stepped after the gradients that the backward pass had left were gone
+    rebuilt: int  # they trained a model that was not there before
+    clipped: tuple[float, float] | None  # norm of the gradients as backward left them, and as the optimizer got them, of the last
+    rates: tuple[float, ...]  # learning rates, of the last step of each optimizer, the largest of its groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,3 +224,4 @@ class GradflowReport:
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()  # names of the parameters that `--layer` takes; (): all
+    stepping: Stepping | None = None  # of a training step of the user's own

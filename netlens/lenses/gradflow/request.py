@@ -12,13 +12,14 @@ from netlens.cli.emit import Renderers, emit
 from netlens.cli.lean import import_torch
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.provenance import Labelled, check_show, pictures_of
-from netlens.errors import CheckpointDoesNotFit
+from netlens.errors import CheckpointDoesNotFit, ModelNotBuilt, UsageError
 from netlens.lenses.gradflow.report import GradflowReport
 from netlens.loading.asked import AskedModel, texts_of
 from netlens.loading.asked_run import SAMPLING, AskedRun, AskedSamples
 from netlens.loading.loss_names import parse_loss
 from netlens.loading.optimizers import parse_optimizer
 from netlens.loading.suggest import check_choice
+from netlens.wording import listed
 
 if TYPE_CHECKING:
     from netlens.cli.pictures import Pictures
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 FROM_CONFIG = ("format", "fail_on", "seed", "out", "show", "device", "dtype", "channels_last", "batch_size")
 CHOICES = {"sort": ("order", "worst"), "amp": ("bf16", "fp16")}
-FOR_MODELS = ("model_arg", "weights", "checkpoint", "loss", "optimizer", "lr", "amp", "accumulate", "overfit", "lr_range")
+FOR_MODELS = ("model_arg", "weights", "checkpoint", "input", "data", "loss", "optimizer", "lr", "amp", "accumulate", "overfit", "lr_range")
 LEARNING = ("loss", "steps", "accumulate", "amp", "train", "noise", "overfit", "lr_range")
 
 
@@ -67,21 +68,12 @@ class Request:
     @property
     def may_be_a_step(self) -> bool:
         """Whether MODEL may name a training step: nothing is asked that needs a model."""
-        asked = {
-            "model_arg",
-            "weights",
-            "checkpoint",
-            "input",
-            "data",
-            "loss",
-            "optimizer",
-            "lr",
-            "amp",
-            "overfit",
-            "lr_range",
-            "accumulate",
-        }
-        return not asked & {name for name, value in self.texts.items() if value}
+        return not self.for_models
+
+    @property
+    def for_models(self) -> tuple[str, ...]:
+        """The options that are given and that no training step has, as the user writes them: "--lr"."""
+        return tuple(f"--{name.replace('_', '-')}" for name in FOR_MODELS if self.texts.get(name))
 
     @property
     def settings(self) -> Settings:
@@ -120,8 +112,20 @@ def _report(request: Request, folder: Pictures | None) -> GradflowReport | None:
     from netlens.lenses.gradflow.run import ran
 
     with console.download("fetching weights") as progress, console.progress("running") as step:
-        report = ran(request, progress, console.note, step)
+        try:
+            report = ran(request, progress, console.note, step)
+        except ModelNotBuilt as error:
+            if request.for_models and error.message.endswith(", not a model"):
+                raise _no_such_option(request, error) from error
+            raise
     return report if folder is None or report is None else _drawn(request, report, folder)
+
+
+def _no_such_option(request: Request, error: ModelNotBuilt) -> UsageError:
+    """Tell that a function makes no model: as a training step it takes no options of models."""
+    options = listed(request.for_models)
+    what = f"{error.message}, and {options} {'does' if len(request.for_models) == 1 else 'do'} not apply to a training step"
+    return UsageError(what, hint=f"leave {options} out if it is a training step: it has its own; else let it return the model")
 
 
 def _drawn(request: Request, report: GradflowReport, folder: Pictures) -> GradflowReport:

@@ -6,25 +6,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from netlens.findings import Finding, Severity
-from netlens.lenses.gradflow import arrival, scores, sizes, trials
-from netlens.lenses.gradflow.diagnosis import Flow, Ill
+from netlens.lenses.gradflow import arrival, rates, scores, sizes, stepping_rules, trials
+from netlens.lenses.gradflow.diagnosis import LATE, UNDERFLOW, Flow, Ill
 from netlens.lenses.gradflow.report import GradflowReport
 from netlens.wording import counted, number
 
 Rule = Callable[[Flow], Iterator[Ill]]
-ALWAYS: tuple[Rule, ...] = (trials.nonfinite, trials.processes, scores.labels)  # whatever the gradients are
+ALWAYS: tuple[Rule, ...] = (stepping_rules.calls, trials.nonfinite, trials.processes, scores.labels)  # whatever the gradients are
 OF_STATUS: tuple[Rule, ...] = (arrival.unreached, arrival.not_updated)
 OF_OUTPUT: tuple[Rule, ...] = (scores.scores, scores.dependence, scores.values, trials.overfitting)
-OF_SIZE: tuple[Rule, ...] = (arrival.grad_zero, sizes.slope, sizes.steps, trials.diverging)
+OF_SIZE: tuple[Rule, ...] = (arrival.grad_zero, sizes.slope, rates.steps, trials.diverging)
 
 _LARGE = ("update-ratio-high", "update-imbalance", "loss-diverges", "init-loss")
 _BLIND = ("input-ignored", "loss-ignores-input")
 SILENCES: Mapping[str, tuple[str, ...]] = {  # cause -> symptoms, which need not be told beside it
+    **stepping_rules.SILENCES,
     "no-grad": (*_BLIND, "cannot-overfit"),
     "label-range": ("negative-loss", "init-loss", "cannot-overfit", "loss-diverges"),
     "detached-parameters": ("cannot-overfit",),
-    "grad-zero": (*_BLIND, "update-imbalance", "vanishing-gradient", "cannot-overfit"),
-    "vanishing-gradient": (*_BLIND, "update-ratio-low", "update-imbalance", "cannot-overfit"),
+    "grad-zero": (*_BLIND, "zero-output", "update-imbalance", "vanishing-gradient", "cannot-overfit"),
+    "vanishing-gradient": (*_BLIND, UNDERFLOW, "update-ratio-low", "update-imbalance", "cannot-overfit"),
     "exploding-gradient": (*_LARGE, "cannot-overfit"),
     "double-softmax": ("init-loss", "cannot-overfit"),
     "double-sigmoid": ("init-loss", "cannot-overfit"),
@@ -33,7 +34,9 @@ SILENCES: Mapping[str, tuple[str, ...]] = {  # cause -> symptoms, which need not
     "input-ignored": ("cannot-overfit",),
     "loss-ignores-input": ("cannot-overfit",),
     "init-loss": ("update-ratio-high", "update-imbalance", "loss-diverges"),
-    "update-ratio-high": ("loss-diverges",),
+    "rank-far-larger": (*_LARGE, "exploding-gradient"),
+    "update-ratio-high": ("loss-diverges", LATE),
+    "loss-diverges": (LATE,),
 }
 SLOWS = frozenset(("not-updated", "unused-parameters", "double-softmax", "double-sigmoid", "nll-on-logits", "init-loss"))
 
@@ -121,11 +124,15 @@ def _causes(ills: list[Ill]) -> list[Ill]:
     gone: set[int] = set()
     found: list[Ill] = []
     for cause in ills:
-        symptoms = SILENCES.get(cause.finding.code, ()) if cause.finding.severity > Severity.INFO else ()
-        taken = [other for other, ill in enumerate(ills) if ill.finding.code in symptoms and other not in gone]
+        symptoms = SILENCES.get(_kind(cause), ()) if cause.finding.severity > Severity.INFO else ()
+        taken = [other for other, ill in enumerate(ills) if _kind(ill) in symptoms and other not in gone]
         gone.update(taken)
         found.append(_with(cause, [ills[other] for other in taken if ills[other].finding.severity > Severity.INFO]))
     return [ill for place, ill in enumerate(found) if place not in gone]
+
+
+def _kind(ill: Ill) -> str:
+    return ill.kind or ill.finding.code
 
 
 def _with(cause: Ill, symptoms: list[Ill]) -> Ill:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from netlens.lenses.gradflow.backward import Batch
@@ -13,7 +14,9 @@ from netlens.lenses.gradflow.report import GradflowReport
 from netlens.lenses.gradflow.session import Known, Session
 from netlens.lenses.gradflow.steps import MakesAModel, step_of, stepped
 from netlens.lenses.gradflow.training import SAMPLES
+from netlens.loading.datasets import parse_data
 from netlens.loading.device import Device, choose_device
+from netlens.loading.from_python import import_named
 from netlens.loading.labelled import Batches, labelled_batches
 from netlens.loading.memory import watch_peak
 from netlens.loading.placing import dtype_of, place_inputs, placed
@@ -21,9 +24,11 @@ from netlens.loading.shortage import levers, out_of_memory_told
 from netlens.loading.valued import Valued, valued
 from netlens.probing.leaves import map_tensors
 from netlens.probing.replacing import inner
+from netlens.wording import listed
 
 if TYPE_CHECKING:
     from netlens.lenses.gradflow.request import Request
+    from netlens.loading.asked_run import AskedSamples
     from netlens.loading.download import Progress
 
 
@@ -42,19 +47,29 @@ def ran(request: Request, progress: Progress, say: Callable[[str], None], step: 
     device = choose_device(own_device(request.running.device) or "auto")
     if device.torch_device.type != "cpu":
         say(device.header)
-    if request.may_be_a_step and (own := step_of(request.model.spec)) is not None:
-        with suppress(MakesAModel), processes(device.torch_device) as group, _quiet(group):
-            report = stepped(own, request.model.spec.text, request.settings.steps, device.name, group, step)
-            return report if group is None or group.reports else None
-    found = valued(request.model, seed=request.running.seed, progress=progress)
-    options = levers(device.torch_device, batch_size=request.samples.batch_size, dtype=request.running.dtype)
-    with processes(device.torch_device) as group, _quiet(group), out_of_memory_told(device.torch_device, options):
-        report = _of_model(request, found, device, group, step)
+    if request.model.spec.source == "python":
+        import_named(request.model.spec)  # may make a group of its own
+    with processes(device.torch_device) as group, _quiet(group):
+        report = _of_step(request, device, group, step)
+        if report is None:
+            found = valued(request.model, seed=request.running.seed, progress=progress)  # DistributedDataParallel needs the group
+            options = levers(device.torch_device, batch_size=request.samples.batch_size, dtype=request.running.dtype)
+            with out_of_memory_told(device.torch_device, options):
+                report = _of_model(request, found, device, group, step)
         return report if group is None or group.reports else None
 
 
 def _quiet(group: Processes | None) -> AbstractContextManager[None]:
     return nullcontext() if group is None else group.quiet()
+
+
+def _of_step(request: Request, device: Device, group: Processes | None, step: Callable[[], object]) -> GradflowReport | None:
+    """Return None where MODEL names no training step."""
+    own = step_of(request.model.spec) if request.may_be_a_step else None
+    if own is not None:
+        with suppress(MakesAModel):
+            return stepped(own, request.model.spec.text, request.settings.steps, device.name, group, step)
+    return None
 
 
 def _of_model(request: Request, found: Valued, device: Device, group: Processes | None, step: Callable[[], object]) -> GradflowReport:
@@ -82,4 +97,12 @@ def _of_model(request: Request, found: Valued, device: Device, group: Processes 
             step=step,
             processes=group,
         )
-        return session.report(data(request.samples.batch_size))
+        report = session.report(data(request.samples.batch_size))
+        return replace(report, notes=(*report.notes, *_not_prepared(request.samples, report.notes)))
+
+
+def _not_prepared(asked: AskedSamples, notes: Sequence[str]) -> tuple[str, ...]:
+    """Say that options for pictures change nothing where a data set of the user's own gives tensors; `notes` are of the data."""
+    given = [f"--{name}" for name in ("size", "mean", "std") if getattr(asked, name)]
+    prepared = asked.data is None or isinstance(parse_data(asked.data), Path) or any("prepared by" in note for note in notes)
+    return () if prepared or not given else (f"{listed(given)}: not used, for the data set prepares its samples itself",)

@@ -130,7 +130,7 @@ def values(flow: Flow) -> Iterator[Ill]:
         if above > warning:
             severity = Severity.ERROR if above > error else Severity.WARNING
             says = f"the loss begins at {number(output.expected)}, where knowing nothing costs ln(classes) = {number(output.chance)}"
-            remedy = "scale the last layer's weights down, or normalise before it"
+            remedy = "look at the size of the inputs, about 1 is usual; scale the last layer's weights down, or normalise before it"
             bounds = f"{number(warning)} (warning), {number(error)} (error) above ln(classes)"
             yield _ill("init-loss", severity, says, f"{number(above)} above", bounds, remedy)
 

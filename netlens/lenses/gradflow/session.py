@@ -25,6 +25,8 @@ from netlens.loading.losses import Loss, choose_loss
 from netlens.loading.optimizers import described, make_optimizer
 from netlens.loading.placing import autocasting, dtype_of
 from netlens.loading.shortage import out_of_memory
+from netlens.loading.words import cause
+from netlens.probing.counting import samples_in
 from netlens.probing.failing import failed_forward
 from netlens.probing.leaves import leaves
 from netlens.probing.untouched import seeded, untouched
@@ -109,11 +111,15 @@ class Session:
             raise failed_forward(self._model, *self._current[:2], error, self._around) from error
 
     def _report(self, data: Batches) -> GradflowReport:
+        if self._settings.noise == 1:
+            raise UsageError("--noise 1: one batch has nothing to be compared with", hint=f"take at least 2; {NOISE} tell what is signal")
         data, loss, facts = self._beginning(data)
         optimizer = self._optimizer()
         measured, updates, cosines = self._steps(data, loss, optimizer)
         noise, signals = self._noise(data, loss, measured)
         report = self._described(data, loss, optimizer, measured, facts)
+        if measured.first_nonfinite is None:
+            report = replace(report, notes=(*report.notes, *self._noise_notes(noise)))
         rows = zip(measured.parameters, updates, cosines, signals, strict=True)
         parameters = tuple(replace(row, update=update, cosine=cosine, signal=signal) for row, update, cosine, signal in rows)
         report = self._looked_again(replace(report, parameters=parameters, noise=noise), data, loss)
@@ -140,7 +146,7 @@ class Session:
         def after(parameters: Any) -> None:
             if settings.steps > 1:
                 cosines.add([parameter.grad for parameter in parameters])
-            optimizer.step()
+            _stepped(optimizer)
 
         with on_a_copy(model, [optimizer]), watched_steps(listed, optimizer) as moves:
             measured = measure(
@@ -174,17 +180,25 @@ class Session:
         asked = self._settings.noise if self._settings.noise is not None else 0 if data.random_inputs or data.random_labels else NOISE
         if asked < 2 or measured.first_nonfinite is not None:
             return None, [None] * len(measured.parameters)
-        listed, batches = list(self._model.parameters()), self._different(data, asked)
         size, step = measured.batch_size, self._step
+        listed, batches = list(self._model.parameters()), self._different(data, asked, size)
         noise, signals = measure_noise(self._model, self._loss_of(loss), batches, listed, batch_size=size, step=step)
         return (noise if noise.batches > 1 else None), self._of_rows(measured, signals)
 
-    def _different(self, data: Batches, most: int) -> Iterator[Batch]:
-        """Yield batches until they come again."""
+    def _noise_notes(self, noise: Noise | None) -> tuple[str, ...]:
+        """Say where fewer batches were compared than asked for."""
+        asked = self._settings.noise
+        had = 0 if noise is None else noise.batches
+        if not asked or had >= asked:
+            return ()
+        return (f"--noise {asked}: {f'{had} batches are compared' if had else 'nothing is compared'}, the data has no more of one size",)
+
+    def _different(self, data: Batches, most: int, size: int) -> Iterator[Batch]:
+        """Yield batches of so many samples until they come again."""
         number = 0
         while number < min(most, data.count() or most):  # which may be known only when the last one was read
             batch = self._batch(data, number)
-            if number < (data.count() or most):
+            if number < (data.count() or most) and samples_in(batch[:2]) == size:
                 yield batch
             number += 1
 
@@ -257,7 +271,8 @@ class Session:
         trainable = [each for each in self._model.parameters() if each.requires_grad]
         if not trainable:
             what = "parameters" if next(self._model.parameters(), None) is None else "parameters that are not frozen"
-            raise UsageError(f"the model has no {what}: nothing can learn", hint="unfreeze what shall learn: requires_grad_()")
+            hint = "name a model that has some" if what == "parameters" else "unfreeze what shall learn: requires_grad_()"
+            raise UsageError(f"the model has no {what}: nothing can learn", hint=hint)
         return make_optimizer(self._settings.optimizer, trainable, **self._settings.options)
 
     def _batches(self, data: Batches) -> Iterator[Batch]:
@@ -290,3 +305,13 @@ class Session:
         except Exception:
             return True
         return False
+
+
+def _stepped(optimizer: torch.optim.Optimizer) -> None:
+    try:
+        optimizer.step()
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        what = f"{type(optimizer).__name__} cannot take a step: {cause(error)}"
+        raise UsageError(what, hint="change its options, or take another --optimizer") from error

@@ -25,6 +25,7 @@ __all__ = ["as_markdown", "as_text", "table"]
 
 MOST_ROWS = 40  # parameters in a terminal
 MOST_IN_MARKDOWN = 100  # a job summary that is too long is cut by who shows it
+FEW_LAYERS = 12  # all are shown
 NEIGHBOURS = 2  # layers before and after the one at which something goes wrong
 
 
@@ -76,23 +77,28 @@ def as_markdown(report: GradflowReport, *, title: str = "", sort: str | None = N
 def _parts(report: GradflowReport, width: int | None, sort: str | None, most: int | None) -> Iterator[_Part]:
     if report.parameters:
         places = chosen(report, sort, most)
-        yield _fitted(of_parameters(report, places), width, *_left_out(report, places, sort))
+        yield _fitted(of_parameters(report, places), width, *_left_out(report, places, sort, width))
     layers = _layers(report, most)
     if layers:
         left = len(report.layers) - len(layers)
-        more = f"the gradient by what layers put out; {counted(left, 'other layer')} in a pipe and in --format json" if left else ""
+        more = f"the gradient by what layers put out; {counted(left, 'other layer')} in {_elsewhere(width)}" if left else ""
         yield _fitted(of_layers(report, layers), width, more)
     if report.ranks:
         yield _fitted(of_ranks(report, report.ranks[:MOST_ROWS]), width)
 
 
-def _left_out(report: GradflowReport, places: list[int], sort: str | None) -> Iterator[str]:
+def _elsewhere(width: int | None) -> str:
+    """Name what has all rows: a terminal has a width, and Markdown has none."""
+    return "--format json" if width is None else "a pipe and in --format json"
+
+
+def _left_out(report: GradflowReport, places: list[int], sort: str | None, width: int | None) -> Iterator[str]:
     """Say which rows are not shown, and in what order those are that are."""
     every = len(report.shown) or len(report.parameters)
     order = "the worst first" if sort == "worst" else ""
     if len(places) < every:
         first = order or "the worst and those furthest from the usual size, in forward order"
-        yield f"{len(places):,} of {counted(every, 'parameter')}, {first}; a pipe or --format json has all of them"
+        yield f"{len(places):,} of {counted(every, 'parameter')}, {first}; all are in {_elsewhere(width)}"
     elif order:
         yield order
 
@@ -103,6 +109,8 @@ def _layers(report: GradflowReport, most: int | None) -> list[LayerFlow]:
         return list(report.layers)
     if not report.parameters:
         return list(report.layers[:most])
+    if blamed(report) and len(report.layers) <= FEW_LAYERS:
+        return list(report.layers)
     wrong = [place for place, layer in enumerate(report.layers) if layer.name in blamed(report)]
     return [layer for place, layer in enumerate(report.layers) if any(abs(place - other) <= NEIGHBOURS for other in wrong)]
 

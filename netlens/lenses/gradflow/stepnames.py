@@ -34,6 +34,7 @@ class Names:
         self._parameters: dict[int, Known] = {}
         self._loose: dict[int, str] = {}
         seen = dict(visible(step))
+        self.optimizer = any(isinstance(value, torch.optim.Optimizer) for value in seen.values())
         for name, value in seen.items():
             if isinstance(value, Tensor) and value.is_leaf:
                 self._loose.setdefault(id(value), name)
@@ -59,6 +60,10 @@ class Names:
     def listed(self, tensor: Tensor) -> Known | None:
         """Return where a parameter is that a module lists."""
         return self._parameters.get(id(tensor))
+
+    def ids(self) -> set[int]:
+        """Return the ids of all parameters that are known so far."""
+        return {*self._parameters, *self._loose}
 
     def knows(self, tensor: Tensor) -> bool:
         """Tell whether a leaf is a parameter rather than an input of which somebody wants the gradient."""
@@ -114,11 +119,12 @@ def visible(step: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
         cells = zip(step.__code__.co_freevars, step.__closure__ or (), strict=True)
         found |= {name: cell.cell_contents for name, cell in cells if _filled(cell)}
         found |= {name: step.__globals__[name] for name in step.__code__.co_names if name in step.__globals__}
+    kinds = (nn.Module, Tensor, torch.optim.Optimizer)
     for name, value in found.items():
         yield name, value
-        plain = not isinstance(value, (type, ModuleType, FunctionType, MethodType, nn.Module, Tensor, torch.optim.Optimizer))
+        plain = not isinstance(value, (type, ModuleType, FunctionType, MethodType, *kinds))
         if plain and hasattr(value, "__dict__"):
-            yield from ((f"{name}.{key}", each) for key, each in vars(value).items() if isinstance(each, (nn.Module, Tensor)))
+            yield from ((f"{name}.{key}", each) for key, each in vars(value).items() if isinstance(each, kinds))
 
 
 def _filled(cell: Any) -> bool:

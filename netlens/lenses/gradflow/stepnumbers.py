@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isclose, isfinite
 from typing import Any
 
 import torch
@@ -18,6 +19,34 @@ BREAK = "\n"  # between the name of a model and that of its layer: neither holds
 
 
 @dataclass
+class Losses:
+    """Losses of each optimizer step: those of one are added up, and so are gradients, as long as nobody clears them."""
+
+    steps: list[list[Tensor]] = field(default_factory=list)
+    inside: bool = False  # an optimizer that is stepping has run a backward pass
+    _closed: bool = True
+
+    def add(self, losses: Sequence[Tensor], *, new: bool, stepping: bool) -> None:
+        """Take what a backward pass was called on.
+
+        Args:
+            losses: of one number each.
+            new: the gradients of the pass before are cleared.
+            stepping: an optimizer runs it; LBFGS takes many for one step, and the first is that of the weights before it.
+        """
+        first, self.inside = not self.inside, stepping
+        if first and (new or self._closed):
+            self.steps.append([])
+            self._closed = False
+        if first:
+            self.steps[-1] += losses
+
+    def close(self) -> None:
+        """Note that an optimizer has stepped."""
+        self._closed, self.inside = True, False
+
+
+@dataclass
 class Seen:
     """What one call of the step function showed; keys are ids of parameters."""
 
@@ -27,13 +56,38 @@ class Seen:
     weights: dict[int, float] = field(default_factory=dict)  # sum of squares, before the optimizer moved them
     histograms: dict[int, Histogram | None] = field(default_factory=dict)
     updates: dict[int, float] = field(default_factory=dict)  # norm of the step / norm of the weights before
-    losses: list[Tensor] = field(default_factory=list)  # that backward was called on, without the loss scale
+    losses: Losses = field(default_factory=Losses)  # that backward was called on, without the loss scale
     scale: float = 1.0  # of the loss
     clipped: tuple[float, float] | None = None  # norm as backward left it, and as the optimizer got it
     backwards: int = 0
     stepped: dict[str, int] = field(default_factory=dict)  # steps of each class of optimizer
     samples: int = 0  # that the first model was called with
-    left: bool = False  # gradients of an earlier step were still there
+    left: bool = False  # an optimizer stepped with gradients that had been added to those of an earlier step
+    early: int = 0  # steps of an optimizer that no backward pass had left gradients
+    cleared: bool = False  # gradients were gone when the optimizer stepped
+    moved: bool = True  # the weights, where no optimizer stepped
+    rebuilt: bool = False  # no parameter with a gradient was there before
+    rates: dict[str, float] = field(default_factory=dict)  # learning rate of each class of optimizer
+
+
+def loss_of(seen: Seen, result: Any) -> float:
+    """Return the loss of one optimizer step, a sum where batches are accumulated; of several what the function returns, or the mean."""
+    sums = [sum(torch.stack([loss.double().cpu().reshape(()) for loss in losses]).tolist()) for losses in seen.losses.steps if losses]
+    if not sums:
+        return torch.nan
+    mean: float = sum(sums) / len(sums)
+    told = _number(result)
+    if len(sums) == 1 or told is None or not isfinite(mean):
+        return mean
+    return told if isinstance(result, (Tensor, Mapping)) or any(isclose(told, each, rel_tol=1e-6) for each in sums) else mean
+
+
+def _number(result: Any) -> float | None:
+    """Return the number in what a step returns, if there is one."""
+    found = result.get("loss") if isinstance(result, Mapping) else result
+    if isinstance(found, Tensor):
+        return float(found.detach()) if found.numel() == 1 and found.is_floating_point() else None
+    return found if isinstance(found, float) else None
 
 
 class Numbers:

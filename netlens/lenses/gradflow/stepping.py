@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from netlens.errors import ForwardFailed, InputError, NetlensError
 from netlens.lenses.gradflow.backward import Unmeasured
 from netlens.lenses.gradflow.measure import Measured
-from netlens.lenses.gradflow.report import LayerFlow, Rank
+from netlens.lenses.gradflow.report import LayerFlow, Rank, Stepping
 from netlens.lenses.gradflow.stepnames import Names
-from netlens.lenses.gradflow.stepnumbers import Numbers, Seen
+from netlens.lenses.gradflow.stepnumbers import Numbers, Seen, loss_of
 from netlens.lenses.gradflow.steprows import in_order, layer_rows, parameter_rows, step_row, where_broken, without_top
 from netlens.lenses.gradflow.stepwatch import Watch
 from netlens.loading.arguments import required_arguments
@@ -39,8 +39,9 @@ class Stepped:
     """What some calls of a step function showed."""
 
     measured: Measured  # `update` and `cosine` are filled in; `first_nonfinite` is a layer, without the operation
-    optimizer: str  # "the step function's own AdamW"; "" where none stepped
+    optimizer: str  # "the step function's own AdamW(lr=0.001)"; "" where none stepped
     ranks: tuple[Rank, ...]  # of the first backward pass, before gradients were reduced
+    stepping: Stepping | None = None
 
 
 def check_step(found: Any, name: str) -> Callable[[], Any]:
@@ -97,8 +98,9 @@ def measured_steps(
     history: list[_Call] = []
     for index in range(steps):
         with torch.inference_mode(False), torch.enable_grad(), watch.watching() as seen:
-            own_backward = _differentiated(_called(step, name), seen, name, watch)
-        call = _Call(seen, _loss(seen), layer_rows(seen), own_backward)
+            result = _called(step, name)
+            passive = _differentiated(result, seen, name, watch)
+        call = _Call(seen, loss_of(seen, result), layer_rows(seen), passive)
         if processes is not None:
             every = processes.gathered((call.loss, max(1, seen.samples)))
             if index == 0:
@@ -157,25 +159,49 @@ def _differentiated(result: Any, seen: Seen, name: str, watch: Watch) -> bool:
     if not loss.requires_grad:
         what = f"{name} returned a loss that depends on no parameter that requires a gradient"
         raise InputError(what, hint="look for detach(), torch.no_grad(), .item() and requires_grad_(False) on the way to it")
-    watch.differentiate(loss)
+    try:
+        watch.differentiate(loss)
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        what = f"{name} calls no backward, and changes what the backward pass of its loss needs: {cause(error)}"
+        raise InputError(what, hint="call loss.backward() before optimizer.step()") from error
     return True
-
-
-def _loss(seen: Seen) -> float:
-    """Return the sum of what backward was called on: accumulation divides by the number of batches."""
-    return sum(torch.stack([loss.double().cpu().reshape(()) for loss in seen.losses]).tolist()) if seen.losses else torch.nan
 
 
 def _stepped(watch: Watch, history: Sequence[_Call], name: str, ranks: tuple[Rank, ...]) -> Stepped:
     last = history[-1]
-    order, tops = in_order(watch.order, last.seen), watch.tops
+    order, tops = in_order(watch.order, last.seen), list(watch.tops)
+    if any(call.seen.rebuilt for call in history):  # of models of earlier calls nothing is left to tell
+        tops = [top for top in tops if any(known.top == top and id(known.tensor) in last.seen.gradients for known in order)]
+        order = [known for known in order if known.top in tops or id(known.tensor) in last.seen.gradients]
     rows = parameter_rows(order, last.seen, watch.held, watch.cosines, tops)
     layers = tuple(replace(row, name=without_top(row.name, tops)) for row in last.layers)
     first = where_broken(last.seen, last.loss, layers, rows) if last.broken else None
     taken = tuple(step_row(order, call.seen, call.loss) for call in history)
-    kinds = dict.fromkeys(kind for call in history for kind in call.seen.stepped)
+    rates = {kind: rate for call in history for kind, rate in call.seen.rates.items()}
+    kinds = [f"{kind}(lr={rate:.3g})" for kind, rate in rates.items()]
     measured = Measured(rows, layers, taken, first, max(call.seen.samples for call in history), tuple(_notes(watch, history, name)))
-    return Stepped(measured, f"the step function's own {listed(kinds)}" if kinds else "", ranks)
+    optimizer = f"the step function's own {listed(kinds)}" if kinds else ""
+    return Stepped(measured, optimizer, ranks, _stepping(watch, history, tuple(rates.values())))
+
+
+def _stepping(watch: Watch, history: Sequence[_Call], rates: tuple[float, ...]) -> Stepping:
+    idle = [call for call in history if not call.seen.stepped]
+    clipped = [call.seen.clipped for call in history if call.seen.clipped]
+    return Stepping(
+        calls=len(history),
+        passive=sum(call.passive for call in history),
+        optimizer=bool(watch.held) or watch.names.optimizer,
+        idle=len(idle),
+        still=all(not call.seen.moved and call.seen.scale == 1 for call in idle),  # a GradScaler leaves steps out
+        early=sum(call.seen.early > 0 for call in history),
+        kept=sum(call.seen.left for call in history),
+        cleared=sum(call.seen.cleared for call in history),
+        rebuilt=sum(call.seen.rebuilt for call in history),
+        clipped=clipped[-1] if clipped else None,
+        rates=rates,
+    )
 
 
 def _notes(watch: Watch, history: Sequence[_Call], name: str) -> Iterator[str]:
@@ -186,16 +212,19 @@ def _notes(watch: Watch, history: Sequence[_Call], name: str) -> Iterator[str]:
     if any(call.passive for call in history):
         yield f"{name} calls no backward: netlens took the gradients of what it returned"
     if idle:
-        yield f"no optimizer stepped in {idle} of {calls} calls" if watch.held else "no optimizer stepped: the weights did not move"
+        yield f"no optimizer stepped in {idle} of {calls} calls" if watch.held else "no optimizer stepped" + _unmoved(history)
     if max(stepped) > 1 and len(watch.tops) < 2:
         yield f"up to {max(stepped)} optimizer steps in one call: gradients and updates are those of the first of each parameter"
+    if any(len(call.seen.losses.steps) > 1 for call in history):
+        yield "the loss of a call with several steps is the one that it returns, or else their mean"
     if last.scale != 1:
         yield f"the loss was scaled by {number(last.scale)}, which is divided out"
-    left = sum(call.seen.left for call in history)
-    if left:
-        yield f"in {left} of {calls} calls gradients of the step before were still there when backward ran, and were added to: zero_grad()?"
     clipped = [call.seen.clipped for call in history if call.seen.clipped]
     if clipped:
         before, after = clipped[-1]
         made = f"gradients were clipped before the optimizer in {len(clipped)} of {calls} calls, the last from a norm of {number(before)}"
         yield f"{made} to {number(after)}; statistics are of gradients as backward left them, updates as they happened"
+
+
+def _unmoved(history: Sequence[_Call]) -> str:
+    return "" if any(call.seen.moved for call in history) else ": the weights did not move"

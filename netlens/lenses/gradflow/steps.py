@@ -84,6 +84,7 @@ def stepped(
         first_nonfinite=measured.first_nonfinite,
         ranks=found.ranks,
         notes=measured.notes,
+        stepping=found.stepping,
     )
 
 

@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from netlens.lenses.gradflow.backward import Layers, Unmeasured
 from netlens.lenses.gradflow.graphs import graph_leaves
+from netlens.lenses.gradflow.leftovers import Leftovers, state
 from netlens.lenses.gradflow.shards import is_sharded, local_part
 from netlens.lenses.gradflow.statistics import histograms
 from netlens.lenses.gradflow.stepnames import Known, Names, unwrapped
@@ -43,7 +44,9 @@ class Watch:
         self._numbers, self._own, self._keeps = numbers, own, cosines
         self._inside = self._backward = False
         self._done: set[int] = set()  # an optimizer has stepped, in this call
-        self._spent: dict[int, Any] = {}  # states of gradients that were stepped with
+        self._leftovers = Leftovers()
+        self._empty: set[int] = set()  # optimizers that are stepping without gradients
+        self._calls = 0
         self._before: dict[int, list[Tensor]] = {}  # values, while an optimizer steps
         self._written: dict[int, Any] = {}  # states of gradients as backward left them
         self._lent: list[tuple[Tensor, Tensor | None]] = []  # leaves, and their own gradients
@@ -55,6 +58,8 @@ class Watch:
         self.seen = Seen(Layers(careful=False))
         self._done.clear()
         self._scales.clear()
+        self._written.clear()
+        there = self.names.ids()
         original, thread = torch.autograd.backward, threading.get_ident()
         scaling = torch.amp.GradScaler.scale
 
@@ -79,6 +84,7 @@ class Watch:
             ):
                 yield self.seen
             self._settle([known.tensor for key, known in self.order.items() if key not in self._done])
+            self._close(there)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -93,6 +99,14 @@ class Watch:
         for leaf in leaves.values():
             leaf.grad = None
         loss.backward()
+
+    def _close(self, there: set[int]) -> None:
+        """Note what shows when the function has returned."""
+        seen, self._calls = self.seen, self._calls + 1
+        seen.rebuilt = self._calls > 1 and bool(seen.gradients) and not seen.gradients.keys() & there
+        if seen.backwards and not seen.stepped and self._numbers.alone:
+            parameters = [self.order[key].tensor for key in seen.weights]
+            seen.moved = self._numbers.squares(parameters, parameters) != list(seen.weights.values())
 
     # --- Forward
 
@@ -140,11 +154,15 @@ class Watch:
         for leaf in () if sharded else graph_leaves(roots):  # leaves are wholes then, made for this pass
             if self.names.knows(leaf):
                 self.order.setdefault(id(leaf), self.names.parameter(leaf))
-        seen.left = seen.left or self._has_left()
         plain = [self._scales.get(id(root), (1.0, root.detach())) for root in roots]
         seen.scale = max((scale for scale, _ in plain), default=1.0)
-        before = {key: _state(known.tensor.grad) for key, known in self.order.items()}
+        gradients = {key: known.tensor.grad for key, known in self.order.items()}
+        before = {key: state(gradient) for key, gradient in gradients.items()}
+        kept = self._leftovers.there(gradients)
+        gradients.clear()  # who writes a new one shall not find the old one held
         whole = [known.tensor for known in self.order.values() if known.tensor.requires_grad and not is_sharded(known.tensor)]
+        cleared = bool(self._written) and all(before.get(key) != now for key, now in self._written.items())
+        seen.losses.add([loss for _, loss in plain if loss.numel() == 1], new=cleared, stepping=bool(self._before))
         own = own_gradients(whole) if self._own is not None else None
         self._backward = True
         try:
@@ -153,9 +171,11 @@ class Watch:
         finally:
             self._backward = False
         seen.backwards += 1
-        seen.losses += [loss for _, loss in plain if loss.numel() == 1]
+        for key, known in self.order.items():
+            if state(known.tensor.grad) != before.get(key):
+                self._leftovers.written(key, known.tensor.grad, kept=key in kept)
         fresh = [key for key, known in self.order.items() if key not in self._done]
-        self._measure(fresh, [_state(self.order[key].tensor.grad) != before.get(key) for key in fresh])
+        self._measure(fresh, [state(self.order[key].tensor.grad) != before.get(key) for key in fresh])
         if own is not None and self._own is not None:
             self._own(whole, own())
             self._own = None  # of the first pass alone: later ones may begin with other weights
@@ -171,7 +191,7 @@ class Watch:
             if numbers is not None:
                 self.seen.gradients[key] = numbers.divided(self.seen.scale)
             if gradient is not None:
-                self._written[key] = _state(gradient)
+                self._written[key] = state(gradient)
         places = [(key, local_part(gradient)) for key, gradient in zip(keys, gradients, strict=True) if gradient is not None]
         scaled = [part / self.seen.scale if self.seen.scale != 1 else part for _, part in places]
         self.seen.histograms |= dict(zip((key for key, _ in places), histograms(scaled), strict=True))
@@ -182,12 +202,6 @@ class Watch:
             if not is_sharded(parameter):
                 self.cosines.setdefault(id(parameter), Cosines()).add([parameter.grad])
 
-    def _has_left(self) -> bool:
-        """Tell whether gradients that an optimizer has stepped with are still there, unwritten, so that new ones will be added to them."""
-        gradients = [(self.order[key].tensor.grad, state) for key, state in self._spent.items()]
-        self._spent.clear()
-        return any(_state(gradient) == state and bool(local_part(gradient).any()) for gradient, state in gradients if gradient is not None)
-
     # --- Optimizers
 
     def _begin(self, optimizer: Optimizer, *_: Any) -> None:
@@ -196,43 +210,51 @@ class Watch:
             self.order.setdefault(id(parameter), self.names.parameter(parameter))
         keys = [id(parameter) for parameter in parameters]
         self.held.update(keys)
-        fresh = [key for key in keys if key not in self._done]
-        self._measure(fresh, [key not in self.seen.gradients for key in fresh])
-        self._compare(fresh)
-        self._settle([self.order[key].tensor for key in fresh])
+        self.seen.rates[type(optimizer).__name__] = max((float(group.get("lr", 0)) for group in optimizer.param_groups), default=0.0)
+        self.seen.losses.inside = False
+        gradients = [parameter.grad for parameter in parameters]
+        if self.seen.backwards or sum(filter(None, self._numbers.squares(gradients, parameters))):
+            fresh = [key for key in keys if key not in self._done]
+            self._measure(fresh, [key not in self.seen.gradients for key in fresh])
+            self._compare(fresh)
+            self._settle([self.order[key].tensor for key in fresh])
+            self.seen.left = self.seen.left or any(self._leftovers.holds(id(each), each.grad) for each in parameters)
+        else:
+            self._empty.add(id(optimizer))
         self._before[id(optimizer)] = [local_part(parameter.detach()).clone() for parameter in parameters]
 
     def _compare(self, keys: Sequence[int]) -> None:
         """Note whether gradients are smaller than backward left them; who did not write them did not clip them."""
         taken = [key for key in keys if key in self.seen.gradients]
         parameters = [self.order[key].tensor for key in taken]
-        states = [_state(parameter.grad) for parameter in parameters]
+        states = [state(parameter.grad) for parameter in parameters]
         if self._numbers.alone and states == [self._written.get(key) for key in taken]:
             return
         now = sum(filter(None, self._numbers.squares([parameter.grad for parameter in parameters], parameters)))
         before = sum(self.seen.gradients[key].squares for key in taken)
+        self.seen.cleared = self.seen.cleared or now == 0 < before
         if 0 < now < before * 0.999:
             self.seen.clipped = sqrt(before), sqrt(now)
 
     def _end(self, optimizer: Optimizer, *_: Any) -> None:
         parameters, before = _parameters(optimizer), self._before.pop(id(optimizer))
-        kind = type(optimizer).__name__
+        kind, early = type(optimizer).__name__, id(optimizer) in self._empty and not self.seen.backwards  # LBFGS runs its own
+        self._empty.discard(id(optimizer))
+        self.seen.early += early
+        self.seen.losses.close()
         self.seen.stepped[kind] = self.seen.stepped.get(kind, 0) + 1
         with torch.no_grad():
             moved = [local_part(parameter.detach()) - value for parameter, value in zip(parameters, before, strict=True)]
         steps, sizes = self._numbers.squares(moved, parameters), self._numbers.squares(before, parameters)
         for parameter, step, size in zip(parameters, steps, sizes, strict=True):
             key = id(parameter)
+            if early:
+                continue
             if key not in self._done and key in self.seen.gradients and size:
                 self.seen.updates[key] = sqrt((step or 0.0) / size)
             self._done.add(key)
-            if parameter.grad is not None:
-                self._spent[key] = _state(parameter.grad)
+            self._leftovers.stepped(key, parameter.grad)
 
 
 def _parameters(optimizer: Optimizer) -> list[Any]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _state(gradient: Tensor | None) -> tuple[int, int] | None:
-    return None if gradient is None else (id(gradient), gradient._version)

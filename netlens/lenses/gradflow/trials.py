@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isclose, isfinite
 from statistics import median
 
 from netlens.findings import Finding, Severity
 from netlens.lenses.gradflow.diagnosis import Flow, Ill
-from netlens.lenses.gradflow.report import FirstNonFinite, Overfit, Rank
+from netlens.lenses.gradflow.rates import RATE
+from netlens.lenses.gradflow.report import FirstNonFinite, Noise, Overfit, Rank
 from netlens.wording import counted, listed, number, short
 
 LEFT = (0.5, 0.9)  # of min(first loss, ln(classes)), after overfitting: warning, error
 DIVERGED, MANY = 10.0, 3  # last loss / first loss, after so many steps; ours
 APART = 10.0  # norm of the gradients of one process / that of the others; ours
+LARGER = "times as large as"
 SAME = 1e-6  # relative difference of loss and norm between processes that see the same samples; ours
 CODES = {"forward": "act-nonfinite", "loss": "loss-nonfinite", "backward": "grad-nonfinite"}
 REMEDIES = {
@@ -27,7 +30,6 @@ REMEDIES = {
     "acos": "keep what it is given inside -1 and 1",
     "asin": "keep what it is given inside -1 and 1",
 }
-RATE = "lower the learning rate: --lr-range shows which are usable"
 OTHERWISE = "look for an overflow (fp16: try bf16), a division by zero, or the logarithm or root of what is not positive"
 
 
@@ -42,6 +44,16 @@ def nonfinite(flow: Flow) -> Iterator[Ill]:
         says = f"the gradient is not finite from `{short(where)}` backwards" if odd else "the loss is not finite"
         finding = Finding(code, Severity.ERROR, short(where), says, threshold="0", remedy=OTHERWISE)
         yield Ill(finding, says, "not finite", tuple(odd[-1:]), ("nonfinite",), where)
+    elif flow.report.noise is not None and flow.report.noise.nonfinite:
+        yield _in_other_batches(flow.report.noise)
+
+
+def _in_other_batches(noise: Noise) -> Ill:
+    """Tell of batches whose gradient is not finite, though that of the steps is."""
+    says = f"the gradient of {noise.nonfinite:,} of the {noise.batches:,} batches that were compared is not finite, at the same weights"
+    remedy = "look for samples that hold NaN or Inf, and for losses of no element: torch.isfinite(x).all() of each batch"
+    finding = Finding("grad-nonfinite", Severity.ERROR, "", says, f"{noise.nonfinite:,} batches", "0", remedy)
+    return Ill(finding, says, "not finite")
 
 
 def _first(flow: Flow, first: FirstNonFinite) -> Ill:
@@ -54,7 +66,7 @@ def _first(flow: Flow, first: FirstNonFinite) -> Ill:
         where = f"first seen in {by or ''}{place}" if by or place else phase
         says = f"{short(first.source)} is not finite to begin with, {where}"
         remedy = (
-            "check the data: `netlens check-data`"
+            "look for samples that hold NaN or Inf: torch.isfinite(x).all() of each"
             if first.source == "input"
             else "go back to an earlier checkpoint: `netlens kernels` shows it"
         )
@@ -66,7 +78,7 @@ def _first(flow: Flow, first: FirstNonFinite) -> Ill:
     if len(losses) > 1 and isfinite(losses[0]) and not first.source:
         says += f", in step {len(losses):,}"
         grown = [loss for loss in losses if isfinite(loss) and losses[0] > 0 and loss > DIVERGED * losses[0]]
-        remedy = RATE if grown else remedy
+        remedy = RATE if grown or any((each.update or 0) > DIVERGED for each in flow.parameters) else remedy
         says += f", after the loss grew from {number(losses[0])} to {number(max(grown))}" if grown else ""
     places = tuple(place for place, each in enumerate(flow.parameters) if first.name and each.layer == first.name)
     finding = Finding(CODES[first.where], Severity.ERROR, short(first.name), says, counts, "0", remedy)
@@ -134,7 +146,8 @@ def processes(flow: Flow) -> Iterator[Ill]:
         remedy = "look at the samples of that process, and at what it does differently: an empty batch, other preprocessing, another device"
         grave = any(why.endswith("not finite") for why in odd.values())
         severity = Severity.ERROR if grave else Severity.WARNING
-        yield _rank("rank-outlier", severity, list(odd), says, "", f"{APART:g} times the others", remedy)
+        ill = _rank("rank-outlier", severity, list(odd), says, "", f"{APART:g} times the others", remedy)
+        yield replace(ill, kind="rank-far-larger") if any(LARGER in why for why in odd.values()) else ill
 
 
 def _oddity(rank: Rank, others: list[Rank]) -> str:
@@ -146,7 +159,7 @@ def _oddity(rank: Rank, others: list[Rank]) -> str:
     if not rank.norm:
         return "are missing" if rank.norm is None and usual else "are 0" if usual else ""
     if usual and rank.norm > APART * usual:
-        return f"are {number(rank.norm / usual)} times as large as those of the others"
+        return f"are {number(rank.norm / usual)} {LARGER} those of the others"
     if len(others) > 1 and rank.norm * APART < usual:
         return f"are {number(usual / rank.norm)} times smaller than those of the others"
     return "point against the mean of all" if rank.cosine is not None and rank.cosine < 0 else ""

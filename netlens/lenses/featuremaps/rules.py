@@ -91,7 +91,7 @@ def _nonfinite(report: FeaturemapsReport) -> Iterator[Finding]:
         remedy = own if first.weights else other
         yield Finding("act-nonfinite", Severity.ERROR, short(first.name), message, f"{told} in sample {first.sample}", "0", remedy)
     elif (odd := next((layer for layer in report.layers if layer.nan or layer.infinite), None)) is not None:
-        remedy = "check the data: `netlens check-data`, or print torch.isfinite(x).all()"
+        remedy = "check the data: print torch.isfinite(x).all() for each sample"
         message = "its output is not finite, and neither is what the model was given"
         yield Finding("act-nonfinite", Severity.ERROR, short(odd.name), message, f"{odd.nan:,} NaN, {odd.infinite:,} Inf", "0", remedy)
     elif report.output is not None and report.output.nonfinite:

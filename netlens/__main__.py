@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from netlens.cli.console import discard, note
+from netlens.cli.leaving import Leaving
 from netlens.cli.versions import versions
 from netlens.errors import NetlensError, UsageError
 
@@ -26,6 +27,7 @@ PACKAGE = str(Path(__file__).parent)
 
 def main() -> int:
     """Run the command line in `sys.argv` and return the exit code; whatever is raised ends here."""
+    leaving = Leaving()
     _settle_streams()
     try:
         from netlens.cli.app import run
@@ -36,6 +38,7 @@ def main() -> int:
     if "triton" not in sys.modules:  # its bindings would report on stderr, as leaked, what is not collected
         # At exit Python searches all that torch has built for garbage: a quarter of the time of `import torch`, for nothing.
         gc.freeze()
+    leaving.code = code
     return code
 
 

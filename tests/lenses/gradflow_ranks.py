@@ -199,4 +199,8 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
+    from netlens.cli.leaving import Leaving
+
+    leaving = Leaving()
     main(sys.argv[1])
+    leaving.code = 0

@@ -6,11 +6,13 @@ Every lens is a function here; it is imported when it is first called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from netlens.lenses.check_data.report import CheckDataReport
     from netlens.lenses.featuremaps.report import FeaturemapsReport
     from netlens.lenses.gradcam.api import Gradcam
     from netlens.lenses.gradflow.report import GradflowReport
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from netlens.lenses.summary.report import SummaryReport
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "featuremaps", "gradcam", "gradflow", "kernels", "summary"]
+__all__ = ["__version__", "check_data", "featuremaps", "gradcam", "gradflow", "kernels", "summary"]
 
 
 def summary(
@@ -177,3 +179,34 @@ def gradflow(
     from netlens.lenses.gradflow.api import gradflow as measured
 
     return measured(model, x, labels, kwargs=kwargs, loss=loss, optimizer=optimizer, lr=lr, steps=steps, overfit=overfit)
+
+
+def check_data(
+    data: Any,
+    val: Any = None,
+    *,
+    test: Any = None,
+    classes: int | Sequence[str] | None = None,
+    images: str | PathLike[str] | None = None,
+    samples: int | None = None,
+    target_rate: float | None = None,
+    workers: int | None = 1,
+) -> CheckDataReport:
+    """What is wrong with `data`: files, copies and leaks, labels, and what a loader really delivers. Draws nothing, changes nothing.
+
+    Args:
+        data: a folder of pictures, a table of labels (.csv), or a Dataset or DataLoader.
+        val: the validation set, of the same kind: compared with `data`, for leaks too.
+        test: the test set, compared with both.
+        classes: how many the model has, or their names.
+        images: the folder of a table's pictures.
+        samples: of loaders, at most so many are read.
+        target_rate: of loaders, the samples per second that training shall get.
+        workers: processes that read files; None: as many as there are CPUs.
+
+    Raises:
+        netlens.errors.NetlensError: there is no such folder, table or column, or no picture.
+    """
+    from netlens.lenses.check_data.api import check_data as checked
+
+    return checked(data, val, test=test, classes=classes, images=images, samples=samples, target_rate=target_rate, workers=workers)

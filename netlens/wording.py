@@ -43,12 +43,12 @@ def share(part: float, whole: float = 1.0) -> str:
     return ">99.9 %" if 99.95 <= percent < 100 else f"{percent:.3g} %"
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST) -> str:
     """Cut the middle out of a long name; what GitHub would read as a command becomes escapes."""
     if "::" in name or "##[" in name:
         name = _COMMAND.sub(r"\\x3a:", name).replace("##[", "#\\x23[")
-    tail = LONGEST // 2
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - tail - 1]}…{name[-tail:]}"
+    tail = longest // 2
+    return name if len(name) <= longest else f"{name[: longest - tail - 1]}…{name[-tail:]}"
 
 
 def abbreviated(names: Sequence[str], room: int) -> list[str]:

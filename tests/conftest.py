@@ -14,6 +14,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
+# Tests run side by side, one on each core: torch's threads would only wait for each other, in some tests for ten seconds. Before torch is
+# imported, and for children too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Variables that change what a command line tool prints. A test that wants one sets it.
 DROPPED = {
     "CI",

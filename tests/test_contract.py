@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ class Trained(Classes):
             parameter.data = torch.arange(parameter.numel()).sin().view_as(parameter)
 
 
+class Pairs(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.full((3, 16, 16), index / 8).sin(), index % 2
+
+
 class Conv(nn.Conv2d):
     def __init__(self, first=None):
         super().__init__(3, 8, 5)
@@ -62,7 +71,7 @@ class Conv(nn.Conv2d):
 
 @dataclass(frozen=True)
 class Example:
-    """Command lines of one lens, run in a folder with `nets.py` and `two.npz`."""
+    """Command lines of one lens, run in a folder with `nets.py`, `two.npz` and pictures in `scenes` and `sick`."""
 
     good: str  # exit code 0 and no finding
     finding: str  # exit code 1
@@ -181,6 +190,32 @@ EXAMPLES = {
             "gradflow nets.py:Classes --data nets.py:NoData",
         ),
     ),
+    "check_data": Example(
+        good="check-data scenes",
+        finding="check-data sick",
+        early=(
+            "check-data",
+            "check-data scenes --no-such-option",
+            "check-data missing",
+            "check-data two.npz",
+            "check-data nets.py",
+            "check-data scenes --val nets.py:Pairs",
+            "check-data scenes --val missing",
+            "check-data scenes --classes cat",
+            "check-data scenes --classes 0",
+            "check-data scenes --images scenes",
+            "check-data scenes --target-rate 100",
+            "check-data nets.py:Pairs --target-rate -1",
+            "check-data nets.py:Pairs --cache seen",
+            "check-data nets.py:Pairs --device tpu",
+            "check-data scenes --workers 0",
+            "check-data scenes --out nets.py",
+            "check-data scenes --out scenes/pictures",
+            "check-data scenes --fix-list scenes/bad.txt",
+            "check-data scenes --fix-list nets.py",
+        ),
+        late=("check-data nothing", "check-data nets.py:Pears", "check-data nets.py:Net"),
+    ),
 }
 
 
@@ -197,7 +232,7 @@ class Layer:
 
 
 # These themselves use the standard library alone.
-EVERYONE = "netlens netlens.errors netlens.findings netlens.parts netlens.wording netlens.loading.suggest"
+EVERYONE = "netlens netlens.data netlens.data.issues netlens.data.facts_types netlens.loaders netlens.loaders.facts netlens.errors netlens.findings netlens.parts netlens.wording netlens.loading.suggest"
 LAYERS = {
     r"netlens/(__init__|errors|findings|parts|wording|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
     r"netlens/__main__\.py": Layer(own="netlens.cli", never="torch rich"),
@@ -211,17 +246,26 @@ LAYERS = {
         own="netlens.drawing netlens.lenses.{lens}", foreign="rich PIL numpy", never="torch torchvision typer netlens.cli"
     ),
     r"netlens/lenses/(\w+)/measure\.py": Layer(
-        own="netlens.probing netlens.lenses.{lens}",
-        foreign="torch numpy",
+        own="netlens.probing netlens.data netlens.lenses.{lens}",
+        foreign="torch numpy PIL",
         never="rich typer PIL matplotlib netlens.cli netlens.drawing",
     ),
     r"netlens/lenses/(\w+)/(rules|report)\.py": Layer(own="netlens.lenses.{lens}", never="torch rich typer PIL netlens.cli"),
     r"netlens/lenses/(\w+)/\w+\.py": Layer(
-        own="netlens.drawing netlens.loading netlens.probing netlens.lenses.{lens}",
+        own="netlens.drawing netlens.loading netlens.probing netlens.data netlens.loaders netlens.lenses.{lens}",
         foreign="torch rich PIL numpy",
         never="typer netlens.cli",
     ),
     r"netlens/lenses/__init__\.py": Layer(own=""),
+    r"netlens/data/distributed\.py": Layer(own="netlens.data netlens.loading", foreign="numpy", never="rich typer netlens.lenses netlens.cli"),
+    r"netlens/data/\w+\.py": Layer(
+        own="netlens.data netlens.loading", foreign="numpy PIL", never="torch rich typer netlens.lenses netlens.cli netlens.drawing"
+    ),
+    r"netlens/loaders/\w+\.py": Layer(
+        own="netlens.loaders netlens.loading netlens.probing netlens.data",
+        foreign="torch numpy",
+        never="rich typer netlens.lenses netlens.cli netlens.drawing",
+    ),
     r"netlens/drawing/\w+\.py": Layer(
         own="netlens.drawing", foreign="rich PIL numpy", never="torch torchvision typer netlens.lenses netlens.cli"
     ),
@@ -423,6 +467,10 @@ def run(netlens: Shell, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     (folder / "nets.py").write_text(NETS)
     pixels = np.sin(np.arange(2 * 3 * 16 * 16, dtype=np.float32)).reshape(2, 3, 16, 16)
     np.savez(folder / "two.npz", x=pixels, labels=np.array([0, 2]))
+    shutil.copytree(REPOSITORY / "sample_models" / "scenes", folder / "scenes", ignore=shutil.ignore_patterns("*.json"))
+    shutil.copytree(folder / "scenes", folder / "sick")
+    (folder / "sick" / "13.png").write_bytes(b"")
+    (folder / "nothing").mkdir()
     return cache(lambda line, **env: netlens(*shlex.split(line), cwd=folder, env=env))
 
 

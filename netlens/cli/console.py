@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import BytesIO, TextIOWrapper
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from netlens.errors import FileProblem
 
@@ -130,6 +130,34 @@ def progress(doing: str, total: int | None = None) -> Iterator[Callable[[], None
     with Progress(console=_console(sys.stderr), transient=True) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def counting(doing: str, what: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar with rate and time left on stderr from the first call of what it yields, on a terminal only.
+
+    Args:
+        doing: what takes so long: "reading".
+        what: is counted: "files".
+        quiet: show none.
+
+    Yields:
+        A function to call with how many are done, and of how many.
+    """
+    if quiet or not is_terminal(sys.stderr):
+        yield lambda _done, _total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{what}, {task.speed or 0:,.0f}/s,")
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(doing, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def envelope(lens: str, subject: Mapping[str, object], report: object, findings:
 
 
 def finding_lines(findings: Sequence[Finding]) -> Iterator[ConsoleRenderable]:
-    """Draw findings as a list: an empty line, then severity, place, message, code, and below what was measured and what to do."""
+    """Draw findings as a list: an empty line, then severity, place, message, code, and below examples, what was measured, what to do."""
     from netlens.drawing.tables import Line
 
     for finding in findings:
@@ -137,6 +137,7 @@ def _sentence(finding: Finding) -> str:
 
 
 def _details(finding: Finding) -> Iterator[str]:
+    yield from finding.examples
     measured = f"measured {finding.measured}" if finding.measured else ""
     threshold = f"threshold {finding.threshold}" if finding.threshold else ""
     if measured or threshold:

@@ -41,12 +41,13 @@ def annotations(findings: Iterable[Finding], title: str, file: str | None) -> st
 
 
 def _words(finding: Finding) -> str:
-    """The code and the message, then what is known about it, a line each."""
+    """The code and the message, then what is known about it and where it is, a line each."""
     lines = [
         f"{finding.code}: {finding.message}",
         f"where: {finding.where}" if finding.where else "",
         f"measured: {finding.measured}" if finding.measured else "",
         f"expected: {finding.threshold}" if finding.threshold else "",
+        *finding.examples,
         finding.remedy,
     ]
     text = "\n".join(line for line in lines if line)

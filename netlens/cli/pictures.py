@@ -52,7 +52,7 @@ class Pictures:
     def __init__(self, lens: str, subject: str, *, out: Path, overwrite: bool, show: bool, facts: Mapping[str, str]) -> None:
         from netlens.drawing.png import LONGEST, MAKER, FileNames, safe_name
 
-        self._out, self._overwrite, self._show = out, overwrite, show
+        self.out, self._overwrite, self._show = out, overwrite, show
         self._prefix = f"{lens}-{safe_name(subject, SUBJECT)}-"
         self._names = FileNames(LONGEST - len(self._prefix))
         self._facts = {"Software": f"{MAKER}{__version__}", "Command": shlex.join(["netlens", *sys.argv[1:]]), **facts}
@@ -76,7 +76,7 @@ class Pictures:
         firsts = [self._path(name, seen).name for name in names]
         pages = [file for file in self._there() if (match := PAGE.fullmatch(file)) and f"{match[1]}.png" in firsts]
         for file in (*firsts, *pages):
-            self._check(self._out / file)
+            self._check(self.out / file)
 
     def save(self, name: str, image: Image, *, page: int = 1, prefer: bool = False, **facts: str) -> str:
         """Write one picture and return its path, as the user would type it.
@@ -111,7 +111,7 @@ class Pictures:
         """
         if not self._written:
             return
-        stale = [path for path in map(self._out.joinpath, self._there()) if self._is_stale(path)]
+        stale = [path for path in map(self.out.joinpath, self._there()) if self._is_stale(path)]
         for path in stale:
             with suppress(OSError):
                 path.unlink()
@@ -122,12 +122,12 @@ class Pictures:
 
     def _path(self, name: str, seen: Counter[str], page: int = 1) -> Path:
         seen[name] += page == 1
-        return self._out / f"{self._prefix}{self._names.of(name, seen[name], page)}.png"
+        return self.out / f"{self._prefix}{self._names.of(name, seen[name], page)}.png"
 
     def _there(self) -> list[str]:
         """Return the names of the files of this lens and subject."""
-        with explained(self._out):
-            return sorted(file.name for file in self._out.glob("*.png") if file.name.startswith(self._prefix))
+        with explained(self.out):
+            return sorted(file.name for file in self.out.glob("*.png") if file.name.startswith(self._prefix))
 
     def _is_stale(self, path: Path) -> bool:
         """Tell a page that netlens wrote of a picture that now has fewer pages."""
@@ -169,11 +169,11 @@ class Pictures:
             yield from (f"wrote {path}" for path in self._written)
         else:
             first = self._best()[0][0]
-            yield f"wrote {len(self._written)} pictures, {self._out / self._prefix}*.png; the first to look at is {first}"
+            yield f"wrote {len(self._written)} pictures, {self.out / self._prefix}*.png; the first to look at is {first}"
 
     def _draw(self, format: ReportFormat) -> None:
         stream = console.report_stream()
-        folder = f"{self._out}{os.sep}"
+        folder = f"{self.out}{os.sep}"
         if format is not ReportFormat.TABLE or not console.is_terminal(stream):
             needed = "a terminal" if format is ReportFormat.TABLE else "--format table"
             console.note(one_line(f"--show needs {needed}; the pictures are in {folder}"))

@@ -34,7 +34,16 @@ class Labelled:
 
 
 def pictures_of(lens: str, spec: ModelSpec, asked: Mapping[str, Any]) -> Pictures | None:
-    """Return where the pictures of a lens go: a folder that can be written; None with `--no-pictures`.
+    """Return where the pictures of a model go: a folder that can be written; None with `--no-pictures`.
+
+    Raises:
+        FileProblem: it cannot be written.
+    """
+    return pictures_named(lens, _stem(spec), asked, {"Model": spec.text, "Seed": str(asked.get("seed") or 0)})
+
+
+def pictures_named(lens: str, stem: str, asked: Mapping[str, Any], facts: Mapping[str, str]) -> Pictures | None:
+    """Return the same for what is called `stem` in file names, with texts that every picture has.
 
     Raises:
         FileProblem: it cannot be written.
@@ -45,11 +54,11 @@ def pictures_of(lens: str, spec: ModelSpec, asked: Mapping[str, Any]) -> Picture
         return None
     return Pictures(
         lens,
-        _stem(spec),
+        stem,
         out=user_path(asked.get("out") or OUT),  # no shell has done it in pyproject.toml, nor in --out=~/pictures
         overwrite=bool(asked.get("overwrite")),
         show=bool(asked.get("show")),
-        facts={"Model": spec.text, "Seed": str(asked.get("seed") or 0)},
+        facts=facts,
     )
 
 

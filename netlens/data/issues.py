@@ -23,3 +23,4 @@ class Issue:
     measured: str = ""  # of all of them together: "61 % of class cat are PNG files, 0 % of the others"
     threshold: str = ""
     fix: tuple[str, ...] = ()  # files that a clean set would leave out; of copies all but the first
+    latent: bool = False  # no harm as things are: only with more workers, or on another system

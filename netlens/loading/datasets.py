@@ -116,7 +116,7 @@ def data_of(found: Any, name: str) -> Data:
     from netlens.loading.samples import classes_of
     from netlens.loading.streams import indexed, some_samples, streamed
 
-    found = _called(found, name)
+    found = called(found, name)
     if isinstance(found, Mapping):
         raise InputError(f"{name} is a dict of {listed(found)}", hint=f"choose one: {NO_ARGUMENTS}")
     is_loader = isinstance(found, DataLoader) and found.batch_size is not None
@@ -159,8 +159,12 @@ class _Anew:
         return self.make()
 
 
-def _called(found: Any, name: str) -> Any:
-    """Call a class or a function without arguments."""
+def called(found: Any, name: str) -> Any:
+    """Call a class or a function without arguments; anything else is returned as it is.
+
+    Raises:
+        InputError: it takes arguments, or raises.
+    """
     if not isinstance(found, type) and (not callable(found) or hasattr(found, "__iter__") or hasattr(found, "__getitem__")):
         return found
     from netlens.loading.arguments import required_arguments

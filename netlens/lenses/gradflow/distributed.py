@@ -16,30 +16,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from netlens.errors import InputError, UsageError
+from netlens.errors import InputError
 from netlens.lenses.gradflow.report import LayerFlow, Rank
 from netlens.lenses.gradflow.shards import fingerprint, is_sharded, joined_layer, local_part, replicas
 from netlens.lenses.gradflow.statistics import Magnitudes, all_magnitudes, wide
+from netlens.loading.launch import launched
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # for the slowest process, before the others give up
 BUCKET = 1 << 22  # elements that are reduced at once
-VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-def launched(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether `torchrun` started this process beside others.
-
-    Raises:
-        UsageError: only a part of its variables is set.
-    """
-    size = environment.get("WORLD_SIZE", "1")
-    if not size.isdecimal():
-        raise UsageError(f"WORLD_SIZE={size!r} is no number of processes", hint="start with torchrun, or unset WORLD_SIZE")
-    missing = [name for name in VARIABLES if name not in environment]
-    if int(size) > 1 and missing:
-        raise UsageError(f"WORLD_SIZE is {size}, and {missing[0]} is not set", hint="start with torchrun, or unset WORLD_SIZE")
-    return int(size) > 1
 
 
 def own_device(asked: str | None, environment: Mapping[str, str] = os.environ) -> str | None:

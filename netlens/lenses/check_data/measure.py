@@ -1,0 +1,44 @@
+"""From what was seen of every file to what is wrong with all of them; the same for one process and for many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from netlens.data.duplicates import find_copies
+from netlens.data.facts import facts_of
+from netlens.data.files import file_issues
+from netlens.data.issues import Issue
+from netlens.data.sets import judge
+from netlens.lenses.check_data.report import CheckDataReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from netlens.data.exchange import Exchange
+    from netlens.data.listing import Listing
+    from netlens.data.scan import Scanned
+
+
+def measure(listing: Listing, scanned: Scanned, exchange: Exchange, *, classes: int | Sequence[str] | None = None) -> CheckDataReport:
+    """Return what is in the files, and every fault of them.
+
+    Args:
+        listing: all files.
+        scanned: those of this process.
+        exchange: with the other processes.
+        classes: how many there are, or their names.
+    """
+    seen = sum(exchange.collected(len(scanned.records)))
+    interrupted = any(exchange.collected(scanned.interrupted))
+    totals = [len(listing)] * len(listing.oddities)
+    issues = [Issue(code, tuple(items), total) for (code, items), total in zip(listing.oddities.items(), totals, strict=True)]
+    issues += file_issues(listing, scanned, exchange)
+    issues += find_copies(listing, scanned, exchange)
+    issues += judge(listing, scanned, exchange, classes=classes)
+    return CheckDataReport(
+        kind="table" if listing.splits[0].kind == "table" else "files",
+        splits=tuple(facts_of(listing, scanned, exchange)),
+        issues=tuple(issues),
+        interrupted=seen if interrupted else None,
+        notes=listing.notes,
+    )

@@ -1,0 +1,137 @@
+"""Single samples of a Dataset, read by their index: which of them raise, and how they differ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from netlens.loaders.batches import Stuck, patient
+from netlens.loaders.source import Source
+from netlens.loading.arrays import is_array, is_image
+from netlens.loading.named import user_line
+from netlens.loading.sample_labels import class_indices
+from netlens.loading.samples import LABELS
+from netlens.loading.words import cause
+from netlens.probing.leaves import leaves
+
+MOST = 1_000  # samples that are read one by one
+SECONDS = 20.0  # for all of them
+EXAMPLES = 5  # indices that are named of each shape
+
+
+@dataclass(slots=True)
+class Singles:
+    """What was seen of single samples."""
+
+    read: int = 0
+    raised: dict[Any, BaseException] = field(default_factory=dict)  # by index
+    stuck: Any = None  # the index of the sample that never came
+    forms: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by part, by what it is: "float32 3 x 16 x 16": the indices
+    labels: list[int] = field(default_factory=list)  # in the order of their indices, where they are whole numbers
+    pictures: set[str] = field(default_factory=set)  # parts with three axes or more
+    mappings: bool = False  # whether labels are dicts, as detectors take them
+
+    @property
+    def differing(self) -> dict[str, dict[str, list[Any]]]:
+        """The parts that are not the same in all samples."""
+        return {part: forms for part, forms in self.forms.items() if len(forms) > 1}
+
+    @property
+    def ended_early(self) -> list[Any]:
+        """The indices at the end of which none can be had: the data set is shorter than it says."""
+        keys = [key for key, error in self.raised.items() if isinstance(error, IndexError)]
+        good = max((key for forms in self.forms.values() for found in forms.values() for key in found if isinstance(key, int)), default=-1)
+        return keys if keys and all(isinstance(key, int) and key > good for key in keys) and good >= 0 else []
+
+
+def read_singly(source: Source, most: int, step: Callable[[], object], keys: Iterable[Any] | None = None) -> Singles:
+    """Read samples by their index, evenly spread, and go on where one raises.
+
+    Args:
+        source: what they are read from; () where it has no indices.
+        most: at most so many, and no more than MOST.
+        step: is called after each.
+        keys: the indices, where they are known.
+    """
+    singles = Singles()
+    until = time.monotonic() + SECONDS
+    for key in (source.spread(min(most, MOST)) if keys is None else keys) if source.dataset is not None else ():
+        if time.monotonic() > until:
+            break
+        singles.read += 1
+        try:
+            with patient():
+                sample = source.dataset[key]
+        except Stuck:
+            singles.stuck = key
+            break
+        except (Exception, SystemExit) as error:  # of the user's code
+            singles.raised[key] = error
+        else:
+            _note(singles, key, sample)
+        step()
+    return singles
+
+
+def told(error: BaseException) -> str:
+    """Return an exception of the user's code in one line, with the place in it."""
+    line = user_line(error)
+    return cause(error) + (f" ({line})" if line else "")
+
+
+def by_name(item: Any) -> Any:
+    """Return what a sample or a batch holds as a dict where it has names: named tuples, dataclasses, classes with `.to`."""
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return dict(zip(item._fields, item, strict=True))
+    plain = isinstance(item, (Mapping, tuple, list, Tensor, str, bytes, int, float)) or item is None or is_array(item) or is_image(item)
+    if not plain and (is_dataclass(item) or hasattr(item, "__dict__")):
+        return {name: value for name, value in vars(item).items() if not name.startswith("_")}
+    return item
+
+
+def parts_of(item: Any) -> dict[str, Any]:
+    """Return the parts of a sample or of a batch by their names: "image", or "0" and "1"; one alone is "0"."""
+    item = by_name(item)
+    if isinstance(item, Mapping):
+        return {str(name): part for name, part in item.items()}
+    return {str(place): part for place, part in enumerate(item)} if isinstance(item, (tuple, list)) else {"0": item}
+
+
+def label_of(batch: Any) -> tuple[str, Any]:
+    """Return the name and the value of the part of a batch that holds the labels; "", None where there is none."""
+    batch = by_name(batch)
+    if isinstance(batch, Mapping):
+        name = next((name for name in LABELS if name in batch), "")
+        return name, batch.get(name)
+    return ("1", batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else ("", None)
+
+
+def _note(singles: Singles, key: Any, sample: Any) -> None:
+    parts = parts_of(sample)
+    for part in {*parts, *singles.forms}:
+        if part not in singles.forms and singles.read > len(singles.raised) + 1:
+            before = [key for forms in singles.forms.values() for found in forms.values() for key in found]
+            singles.forms[part] = {"missing": sorted(set(before), key=before.index)}
+        form = _form(parts[part]) if part in parts else "missing"
+        singles.forms.setdefault(part, {}).setdefault(form, []).append(key)
+    singles.pictures |= {part for part, value in parts.items() if getattr(value, "ndim", 0) >= 3}
+    label = label_of(sample)[1]
+    singles.mappings |= isinstance(label, Mapping)
+    found = None if label is None else class_indices([label])
+    if found is not None:
+        singles.labels.append(int(found))
+
+
+def _form(value: Any) -> str:
+    """Say in a few words what decides whether values can be stacked."""
+    if isinstance(value, Tensor) or is_array(value):
+        return " x ".join(map(str, value.shape)) or "one number"
+    if is_image(value):
+        return f"a PIL picture ({value.mode})"
+    if isinstance(value, (Mapping, tuple, list)):
+        return ", ".join(f"{name} {_form(tensor)}" for name, tensor in leaves(value)[:EXAMPLES]) or f"a {type(value).__name__}"
+    return "a number" if isinstance(value, (int, float)) else "None" if value is None else f"a {type(value).__name__}"

@@ -241,6 +241,18 @@ def _keys(index: int) -> dict[str, Any]:
 
 
 @case("collate-fails")
+def none_in_a_dataset() -> Any:
+    """The same as a plain Dataset."""
+    return Samples(_none_at_13)
+
+
+@case("collate-fails")
+def pil_in_a_dataset() -> Any:
+    """A plain Dataset of pictures without a transform."""
+    return Samples(_pil)
+
+
+@case("collate-fails")
 def keys_differ() -> Any:
     """Sample 9 has no "box"."""
     return DataLoader(Samples(_keys), batch_size=8)
@@ -346,6 +358,14 @@ def nan_in_a_table() -> Any:
     rows = torch.randn(COUNT, 10, generator=torch.Generator().manual_seed(1))
     rows[3, 2] = float("nan")
     return loader_of(rows, torch.randn(COUNT))
+
+
+@case("value-nonfinite")
+def nan_to_predict() -> Any:
+    """A number to predict that is not there."""
+    numbers = torch.randn(COUNT, generator=torch.Generator().manual_seed(2))
+    numbers[21] = float("nan")
+    return loader_of(normalised(), numbers, shuffle=True)
 
 
 @case("normalised-twice")
@@ -873,12 +893,47 @@ def text() -> Any:
 
 
 @case()
+def tokens_in_lists() -> Any:
+    """A Dataset of texts as Python lists of several lengths, for a collate function to pad."""
+    return Samples(lambda index: {"input_ids": list(range(1 + index % 5)), "label": index % 2})
+
+
+@case()
+def targets_none() -> Any:
+    """A Dataset whose samples have no label, and a collate function that knows it."""
+    return DataLoader(Samples(lambda index: (picture(index), None)), batch_size=8, collate_fn=_without_targets)
+
+
+def _without_targets(samples: list[Any]) -> Any:
+    return torch.stack([picture for picture, _ in samples]), None
+
+
+@case()
 def language_model() -> Any:
     """Tokens as labels, -100 where there is nothing to predict."""
     ids = torch.randint(0, 1000, (COUNT, 12), generator=torch.Generator().manual_seed(4))
     labels = ids.clone()
     labels[:, :6] = -100
     return loader_of(ids, labels, shuffle=True)
+
+
+@case()
+def additive_masks() -> Any:
+    """Masks of 0 and minus infinity, as attention takes them."""
+    mask = torch.zeros(COUNT, 6, 6).masked_fill(torch.ones(6, 6).triu(1).bool(), float("-inf"))
+    return loader_of(torch.randn(COUNT, 6, 8), mask, shuffle=True)
+
+
+@case()
+def caffe() -> Any:
+    """0..255 less the mean, never divided, as the networks of Caffe take it."""
+    return loader_of(raw() * 255 - torch.tensor([104.0, 117.0, 123.0])[:, None, None], mixed_labels(), shuffle=True)
+
+
+@case()
+def high_dynamic_range() -> Any:
+    """Light in 0..6."""
+    return loader_of(raw() * 6, mixed_labels(), shuffle=True)
 
 
 @case()

@@ -177,7 +177,7 @@ def test_json_is_one_strict_document_in_the_envelope(probe):
     assert document["subject"] == {"model": "bad"}
     assert document["report"] == {"layers": ["conv1", "x" * 300], "loss": "nan"}
     assert [finding["severity"] for finding in document["findings"]] == ["error", "info"]
-    assert set(document["findings"][0]) == {"code", "severity", "where", "message", "measured", "threshold", "remedy"}
+    assert set(document["findings"][0]) == {"code", "severity", "where", "message", "measured", "threshold", "remedy", "examples"}
 
 
 def test_github_adds_annotations_to_the_table(probe):

@@ -505,7 +505,7 @@ def test_stdout_is_the_report_and_nothing_else(run, lens, line):
     assert {line for line in done.stderr.splitlines() if not line.startswith("wrote ")} <= {"printed by the model"}
     document = json.loads(done.stdout, parse_constant=pytest.fail)
     assert list(document) == ["schema", "netlens", "torch", "subject", "report", "findings"]
-    assert re.fullmatch(rf"netlens\.{lens}/\d+", document["schema"])
+    assert re.fullmatch(rf"netlens\.{lens.replace('_', '-')}/\d+", document["schema"])
     assert (document["findings"], list(document["report"])) == ([], list(schemas.report_type(lens).__dataclass_fields__))
 
 

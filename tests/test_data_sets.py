@@ -84,6 +84,15 @@ def test_indices_outside_the_number_of_classes():
     assert told(judged(listing, classes=5)["class-missing"]) == {"./data": "3 classes, and --classes says 5"}
 
 
+def test_too_few_classes_and_fewer_still_in_val_are_one_issue():
+    found = judged(listed({"train": {"a": 30, "b": 30, "c": 30}, "val": {"a": 12, "b": 12}}), classes=4)
+    assert [(item.paths[0], item.detail) for item in found["class-missing"].items] == [
+        ("train", "3 classes, and --classes says 4"),
+        ("val", "2 classes, and --classes says 4"),
+        ("c", "30 files in train, none in val"),
+    ]
+
+
 # Sizes of classes
 
 

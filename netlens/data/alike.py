@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -160,7 +161,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     The sums are integers, so that the result does not depend on how many are computed at once.
     """
-    a, b = (each.reshape(len(each), -1).astype(np.int64) for each in (a, b))
+    a, b = (each.reshape(len(each), prod(each.shape[1:])).astype(np.int64) for each in (a, b))
     count, sum_a, sum_b = a.shape[1], a.sum(axis=1), b.sum(axis=1)
     together = count * (a * b).sum(axis=1) - sum_a * sum_b
     spread = (count * (a * a).sum(axis=1) - sum_a**2).astype(np.float64) * (count * (b * b).sum(axis=1) - sum_b**2)

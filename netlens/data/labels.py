@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,16 @@ def label_issues(listing: Listing, classes: int | Sequence[str] | None) -> list[
     elif len(every) > 1:
         first = training(every)
         found += _against(first, [labels for labels in every if labels is not first])
-    return [issue for issue in found if issue.items]
+    return _of_each_code(issue for issue in found if issue.items)
+
+
+def _of_each_code(issues: Iterable[Issue]) -> list[Issue]:
+    """Make one issue of those with the same code: a class may be missing in a split, and in all of them."""
+    found: dict[str, Issue] = {}
+    for issue in issues:
+        one = found.get(issue.code, Issue(issue.code, (), 0))
+        found[issue.code] = replace(issue, items=one.items + issue.items, total=one.total + issue.total)
+    return list(found.values())
 
 
 def training(every: Sequence[Labels]) -> Labels:
@@ -91,7 +100,7 @@ def _against(first: Labels, others: Sequence[Labels]) -> list[Issue]:
     shared = sum(len(index.keys() & set(labels.names)) for labels in others)
     theirs = sum(len(labels.filled) for labels in others)
     return [
-        Issue("class-index-shift", tuple(shifted), shared, "by name, indices are in code-point order" if shifted else ""),
+        Issue("class-index-shift", tuple(shifted), shared),
         Issue("class-unknown", tuple(unknown), theirs),
         Issue("class-missing", tuple(missing), len(first.filled) * len(others)),
     ]

@@ -136,9 +136,9 @@ def _said(folder: Folder, splits: Roots) -> list[str]:
     taken = {root for _, root in splits}
     rest = [folder.path + name for name in folder.folders if folder.path + name not in taken and not is_hidden(name)]
     count = _pictures(folder)
-    left = [*map(one_line, rest), *([f"{counted(count, 'picture')} in {one_line(folder.path)}"] if count else [])]
-    found = f"in {one_line(folder.path)}: {', '.join(f'{one_line(name)}' for name, _ in splits)}"
-    return [f"splits were found {found}", *([f"not looked at: {listed(left)}"] if left else [])]
+    left = [*map(one_line, rest), *([f"{counted(count, 'picture')} in {one_line(folder.path.rstrip('/'))} itself"] if count else [])]
+    found = f"splits were found in {one_line(folder.path.rstrip('/'))}: {', '.join(one_line(name) for name, _ in splits)}"
+    return [found, *([f"not looked at: {listed(left)}"] if left else [])]
 
 
 def _pictures(folder: Folder) -> int:

@@ -85,7 +85,7 @@ class SplitReader:
             found = branch.pictures - before
             if first:
                 branch.holds_folders = not found and len(folder.folders) > 1
-            elif found and not branch.hidden and is_hidden(folder.path[:-1].rpartition("/")[2]):
+            elif found and not branch.hidden and is_hidden(folder.name):
                 self._odd.tell("hidden-file", folder.path[:-1], f"a hidden folder, from which {counted(found, 'picture')} are taken")
 
     def _pictures(self, folder: Folder, branch: _Branch) -> Iterator[str]:

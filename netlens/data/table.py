@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import numpy as np
@@ -12,10 +12,12 @@ from netlens.data.listing import Listing, Paths, Split
 from netlens.data.table_columns import choose_columns, known_name
 from netlens.data.table_files import Finder, current_folder, key_of
 from netlens.data.table_labels import Numbering, number_labels
-from netlens.data.table_reading import open_table
+from netlens.data.table_reading import Table, open_table
 from netlens.data.table_rows import Rows, TableReader
-from netlens.data.tree import Oddities, walk
+from netlens.data.tree import Oddities, joined, walk
 from netlens.data.tree_kinds import IMAGE_FOLDER, is_hidden, suffix_of
+from netlens.errors import FileProblem
+from netlens.loading.words import one_line
 from netlens.wording import counted, listed
 
 FIRST_ROWS = 1000  # that tell what columns hold
@@ -50,7 +52,7 @@ def list_tables(
     for number, (name, path) in enumerate(tables):
         finder = Finder(images, path)
         table, written = open_table(path, (path_column, label_column), finder.may_find, known_name)
-        first = [row for _, row in islice(table.rows(Oddities()), FIRST_ROWS)]
+        first = _first_rows(table)
         columns, chosen = choose_columns(table, first, finder.find, path_column, label_column, splits=len(tables) == 1)
         notes += written + chosen
         readers.append(TableReader(name, number, table, columns, finder, current_folder()))
@@ -63,6 +65,17 @@ def list_tables(
         _tell_unnamed(images, rows, odd)
     notes += [note for reader in readers for note in reader.notes()] + numbering.notes
     return _listing(readers, rows, paths, kept, numbering, odd, notes)
+
+
+def _first_rows(table: Table) -> list[list[str]]:
+    odd = Oddities()
+    rows = [row for _, row in islice(table.rows(odd), FIRST_ROWS)]
+    if rows:
+        return rows
+    for item in odd.get("row-malformed", ()):
+        what = f"no row of {table.shown} can be read: {one_line(item.paths[0])}: {item.detail}"
+        raise FileProblem(what, hint="check what separates its cells, and its quotation marks")
+    raise FileProblem(f"{table.shown} has no rows", hint="give a table with a row for each picture")
 
 
 def _tell_repeats(rows: Rows, readers: Sequence[TableReader], odd: Oddities) -> np.ndarray:
@@ -81,25 +94,36 @@ def _tell_repeats(rows: Rows, readers: Sequence[TableReader], odd: Oddities) -> 
 
 
 def _tell_labels(rows: Rows, readers: Sequence[TableReader], numbering: Numbering, odd: Oddities) -> None:
+    texts = list(rows.texts)
     text = np.asarray(rows.text)
+    order = np.argsort(text, kind="stable")
+    ends = np.searchsorted(text[order], np.arange(-1, len(texts)), side="right")
+
+    def places(several: Iterable[int]) -> list[str]:
+        found = np.sort(np.concatenate([order[ends[place] : ends[place + 1]] for place in several]))
+        return [_where(rows, readers, int(row)) for row in found]
+
     for code, why in numbering.faults.items():
-        for row in np.flatnonzero(np.isin(text, list(why))):
-            odd.tell(code, _where(rows, readers, int(row)), why[rows.text[row]])
+        for place, detail in why.items():
+            for where in places([place]):
+                odd.tell(code, where, detail)
     for code, detail in numbering.whole.items():
         odd.tell(code, readers[0].table.path, detail)
-    texts = list(rows.texts)
     for group in numbering.groups:
-        spelled = [f"{texts[place]!r} in {counted(int(np.count_nonzero(text == place)), 'row')}" for place in group]
-        first, *others = (_where(rows, readers, int(row)) for row in np.flatnonzero(np.isin(text, group[1:])))
+        spelled = [f"{texts[place]!r} in {counted(int(ends[place + 1] - ends[place]), 'row')}" for place in group]
+        first, *others = places(group[1:])
         odd.tell("label-spelling", first, listed(spelled), *others)
 
 
 def _tell_unnamed(images: str, rows: Rows, odd: Oddities) -> None:
-    named, here = np.sort(np.asarray(rows.key)), current_folder()
+    named, here = np.sort(np.asarray(rows.key + rows.left_out)), current_folder()
     for folder in walk(images, None, odd):
+        if folder.path != joined(images) and is_hidden(folder.name):
+            continue
         names = [name for name in folder.files if suffix_of(name) in IMAGE_FOLDER and not is_hidden(name)]
         keys = np.array([key_of(folder.path + name, here) for name in names], dtype=np.int64)
-        for place in np.flatnonzero(~np.isin(keys, named)):
+        nearest = named[np.searchsorted(named[:-1], keys)]
+        for place in np.flatnonzero(nearest != keys):
             odd.tell("file-without-row", folder.path + names[place])
 
 

@@ -60,8 +60,6 @@ def choose_columns(
     Raises:
         NetlensError: there is no such column, or none that names files.
     """
-    if not rows:
-        raise FileProblem(f"{table.shown} has no rows", hint="give a table with a row for each picture")
     found = _named(table, path, "--path-column") if path is not None else _paths(table, rows, find)
     rest = [place for place in range(len(table.header)) if place != found]
     asked = None if label is None else _named(table, label, "--label-column")
@@ -114,7 +112,7 @@ def _labels(table: Table, rows: Sequence[Sequence[str]], path: int, split: int |
 
 
 def _is_split(name: str, cells: Sequence[str]) -> bool:
-    return _plain(name) in SPLITS and all(split_of(cell) for cell in cells if cell)
+    return _plain(name) in SPLITS and any(cells) and all(split_of(cell) for cell in cells if cell)
 
 
 def _all_ones(rows: Sequence[Sequence[str]], place: int) -> bool:

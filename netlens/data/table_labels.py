@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from netlens.wording import counted, listed, share
+from netlens.wording import listed, share
 
-INTEGER = re.compile(r"[+-]?\d+")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+EXACT = 2**53  # below it, a float holds every integer
 WHOLE = re.compile(r"[+-]?\d+\.0*")  # 1.0, as pandas writes integers beside empty cells
 MISSING = frozenset(("", "nan", "na", "n/a", "<na>", "null"))  # that pandas reads as nothing; "None" may well be a class
 STRAY = 0.1  # share of labels, at most, that are of another type by mistake; more are meant
@@ -68,11 +69,8 @@ def _numbered(texts: list[str], counts: np.ndarray, classes: Sequence[str] | int
 
 def _value(text: str) -> float | None:
     """Return the number that a text is; None for a name."""
-    try:
-        value = float(text) if re.fullmatch(r"\s*[+-]?\d+(\.\d*)?(e[+-]?\d+)?\s*", text, re.IGNORECASE) else None
-    except ValueError:
-        return None
-    return value if value is not None and abs(value) < 2**53 else None
+    value = float(text) if NUMBER.fullmatch(text.strip()) else np.inf
+    return value if abs(value) < EXACT else None
 
 
 def _words(texts: Sequence[str], values: Sequence[float | None]) -> bool:
@@ -82,7 +80,7 @@ def _words(texts: Sequence[str], values: Sequence[float | None]) -> bool:
 
 def _of_known(texts: Sequence[str], known: Sequence[str]) -> Numbering:
     places = {name: place for place, name in reversed(list(enumerate(known)))}
-    outside = {place: f"{text!r} is none of the {counted(len(known), 'class')}es" for place, text in enumerate(texts) if text not in places}
+    outside = {place: f"{text!r} is none of the names of --classes" for place, text in enumerate(texts) if text not in places}
     index = np.array([places.get(text, -1) for text in texts], dtype=np.int32)
     return Numbering(tuple(known), index, {"label-range": outside} if outside else {})
 
@@ -140,9 +138,9 @@ def _of_names(texts: Sequence[str], values: Sequence[float | None], counts: np.n
 
 
 def _spellings(texts: Sequence[str], counts: np.ndarray) -> list[list[int]]:
-    """Return the groups of texts that differ only in case, blanks, separators or how Unicode writes an accent."""
+    """Return the groups of texts that differ only in case, blanks, separators or how Unicode writes an accent; "a" and "A" are letters."""
     groups = defaultdict(list)
     for place, text in enumerate(texts):
         plain = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", text).casefold()).strip()
         groups[plain].append(place)
-    return [sorted(group, key=lambda place: -int(counts[place])) for group in groups.values() if len(group) > 1]
+    return [sorted(group, key=lambda place: -int(counts[place])) for plain, group in groups.items() if len(group) > 1 < len(plain)]

@@ -28,6 +28,7 @@ class Rows:
     split: array[int] = field(default_factory=lambda: array("B"))
     text: array[int] = field(default_factory=lambda: array("i"))  # place in `texts`; -1: the row has no label
     key: array[int] = field(default_factory=lambda: array("q"))  # the same for the same file
+    left_out: array[int] = field(default_factory=lambda: array("q"))  # keys of files of other rows
     texts: dict[str, int] = field(default_factory=dict)  # labels as they are written, each with its place
     splits: dict[tuple[str, int], int] = field(default_factory=dict)  # by name and table
 
@@ -69,23 +70,24 @@ class TableReader:
         Raises:
             FileProblem: there is none of the files.
         """
-        lost: list[str] = []
+        lost: str | None = None
         found = 0
         for line, row in self.table.rows(odd):
             cell = row[self.columns.path]
             path = self.finder.find(cell)
             if path is None:
-                lost = lost or [cell]
+                lost = cell if lost is None else lost
                 detail = f"there is no {self.finder.tried(cell)}" if cell else "no path"
                 odd.tell("row-without-file", f"{self.table.path}:{line}", detail)
             elif (split := self._split(row)) is None:
                 odd.tell("row-malformed", f"{self.table.path}:{line}", "it is of no split")
+                rows.left_out.append(key_of(path, self.here))
             else:
                 found += 1
                 rows.add(self.number, line, split, self._label(line, row, odd), key_of(path, self.here))
                 yield path
         if not found:
-            raise self._no_files(lost)
+            raise self._no_files(lost or "")
 
     def notes(self) -> list[str]:
         """Return what is to be said about how files were found."""
@@ -106,10 +108,8 @@ class TableReader:
             odd.tell("label-one-hot", f"{self.table.path}:{line}", f"{len(ones)} of its {len(self.columns.one_hot)} columns are 1")
         return None
 
-    def _no_files(self, lost: list[str]) -> FileProblem:
+    def _no_files(self, lost: str) -> FileProblem:
         column = one_line(self.table.header[self.columns.path])
-        if not lost:
-            return FileProblem(f"{self.table.shown} has no rows that can be read", hint="check what separates its cells")
-        what = f"none of the files in column {column} of {self.table.shown} exists, such as {one_line(self.finder.tried(lost[0]))}"
-        back = "write / for \\ in its paths" if "\\" in lost[0] else "name the folder at which its paths begin with --images"
+        what = f"none of the files in column {column} of {self.table.shown} exists, such as {one_line(self.finder.tried(lost))}"
+        back = "write / for \\ in its paths" if "\\" in lost else "name the folder at which its paths begin with --images"
         return FileProblem(what, hint=f"{back}, or another column with --path-column")

@@ -37,6 +37,11 @@ class Folder:
     files: list[str] = field(default_factory=list)  # all that is no folder: pipes and broken links as well
     folders: list[str] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path[:-1].rpartition("/")[2]
+
 
 def joined(folder: str, name: str = "") -> str:
     """Return the path of what is in a folder, as a user types it."""

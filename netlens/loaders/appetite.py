@@ -51,7 +51,7 @@ def appetite(model: nn.Module, batch: Any, device: torch.device | str) -> float:
 def _seconds(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], place: torch.device) -> float:
     found: list[float] = []
     begun = perf_counter()
-    for step in range(WARM_UP + MOST):
+    for _ in range(WARM_UP + MOST):
         _synchronise(place)
         start = perf_counter()
         _step(model, args, kwargs)

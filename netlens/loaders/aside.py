@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import random
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -76,21 +79,22 @@ def attempted(work: Callable[[], T], seconds: float, what: str, say: Say) -> T |
 def _received(receiver: Connection, process: Any, until: float, seconds: float) -> tuple[bool, Any]:
     while not receiver.poll(0.05):  # its end is not seen in the pipe while a worker of it holds the other side
         if process.exitcode is not None and not receiver.poll():
-            raise Unfinished(_ended(process.exitcode))
+            raise Unfinished(f"the process {ended(process.exitcode)}")
         if monotonic() > until:
             raise Unfinished(f"took more than {seconds:g} s")
     try:
         found: tuple[bool, Any] = receiver.recv()
     except EOFError:
         process.join(LEAVING)
-        raise Unfinished(_ended(process.exitcode)) from None
+        raise Unfinished(f"the process {ended(process.exitcode)}") from None
     return found
 
 
-def _ended(exit_code: int | None) -> str:
+def ended(exit_code: int | None) -> str:
+    """Say how a process ended: "was killed by SIGKILL"."""
     if exit_code is not None and exit_code < 0:
-        return f"the process was killed by {signal.Signals(-exit_code).name}"
-    return f"the process ended, with exit code {exit_code}"
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"ended, with exit code {exit_code}"
 
 
 def _end(process: Any) -> None:
@@ -103,10 +107,11 @@ def _end(process: Any) -> None:
 def _answer(work: Callable[[], Any], sender: Connection) -> None:
     """Be the copy. A group of its own makes its workers go with it, and keeps Ctrl-C for the first process."""
     os.setsid()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    sys.stdout = sys.stderr = nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+    os.dup2(nowhere.fileno(), 1)
+    os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)  # as in torch's workers: a fork that has lost its threads would wait for them
+    gc.freeze()  # what was there before is none of the garbage here: going through it would copy it
     seed(0)
     try:
         answer = (True, work())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ def read_batches(source: Source, take: Callable[[int, Any], object], enough: Cal
     """
     before = set(multiprocessing.active_children())
     started: set[Any] = set()
-    count = 0
+    batches: Any = None
+    count, ending = 0, Ending()
     source = _guarded(source)
     try:
         batches = _asked(lambda: iter(source.batches), started)
@@ -80,11 +82,11 @@ def read_batches(source: Source, take: Callable[[int, Any], object], enough: Cal
         while not enough():
             take(count, _asked(batches.__next__, started))
             count += 1
-        return Ending(count)
     except _Over as over:
-        return replace(over.ending, batches=count)
+        ending = over.ending
     finally:
-        _end(set(multiprocessing.active_children()) - before)
+        _end(batches, started or set(multiprocessing.active_children()) - before, ending.stuck)
+    return replace(ending, batches=count)
 
 
 def _asked(call: Callable[[], Any], started: set[Any]) -> Any:
@@ -103,13 +105,13 @@ def _asked(call: Callable[[], Any], started: set[Any]) -> Any:
 def _guarded(source: Source) -> Source:
     """Let DataLoader itself give up waiting for its workers: that also works where no signal can wake.
 
-    Workers are forked where that can be: a module that netlens loaded from a file has a name that new processes do not know. Whether
+    Workers are forked where that is safe: a module that netlens loaded from a file has a name that new processes do not know. Whether
     they can be started anew is another check's.
     """
     if not source.workers:
         return source
     source = source.changed(timeout=source.loader.timeout or max(PATIENCE - _GRACE, PATIENCE / 2))
-    if "fork" in multiprocessing.get_all_start_methods() and not torch.cuda.is_initialized():
+    if sys.platform == "linux" and not torch.cuda.is_initialized():
         source.loader.multiprocessing_context = "fork"
     return source
 
@@ -119,6 +121,7 @@ def _quiet() -> Iterator[None]:
     """Silence what DataLoader itself warns of: netlens tells it as findings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"torch\.utils\.data\..*")
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)  # Python 3.12 dislikes it beside threads
         yield
 
 
@@ -137,11 +140,14 @@ def _death(process: Any) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def _end(processes: set[Any]) -> None:
-    """End worker processes that did not end with their iterator."""
+def _end(batches: Any, processes: set[Any], stuck: bool) -> None:
+    """End the workers now, since a later fork of this process would hold their iterator; those that hang are not asked."""
+    with suppress(RuntimeError, AttributeError):  # torch's handler of SIGCHLD tells that a worker was killed: it was us
+        if not stuck:
+            batches._shutdown_workers()
     for process in processes:
-        with suppress(RuntimeError, ValueError):  # torch's handler of SIGCHLD tells that a worker was killed: it was us
-            process.join(0)
-            if process.is_alive():
-                process.kill()
-                process.join(_JOIN)
+        with suppress(RuntimeError, ValueError):
+            process.kill()
+            process.join(_JOIN)
+    with suppress(RuntimeError, AttributeError):
+        batches._shutdown_workers()

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from netlens.data.issues import Issue, Item
 from netlens.data.workers import usable_cpus
-from netlens.drawing.numbers import seconds as seconds_text
 from netlens.loaders.aside import Say, attempted
 from netlens.loaders.facts import Pace
 from netlens.loaders.own import batches_of, groups_of, is_stream, own_loader
@@ -84,29 +83,35 @@ def _slow(pace: Pace, rates: list[float], computing: float) -> list[Issue]:
     if pace.wanted is None or pace.workers_needed is None or pace.samples_per_second >= TOLERANCE * pace.wanted:
         return []
     low, _, high = quantiles(rates, n=4) if len(rates) > 1 else rates * 3
-    rate = f"{number(pace.samples_per_second)} samples a second, mostly {number(low)} to {number(high)}"
+    rate = f"{_rate(pace.samples_per_second)} samples a second, mostly {_rate(low)} to {_rate(high)}"
     measured = f"{rate}, with {counted(pace.workers, 'worker')}"
     item = Item(("the loader",), _advice(pace, computing, usable_cpus()))
-    return [Issue("loader-slow", (item,), 1, measured, f"{number(pace.wanted)} a second: {pace.wanted_by}")]
+    return [Issue("loader-slow", (item,), 1, measured, f"{_rate(pace.wanted)} a second: {pace.wanted_by}")]
+
+
+def _rate(samples: float) -> str:
+    return f"{samples:,.0f}" if samples >= 100 else number(samples)
 
 
 def _advice(pace: Pace, computing: float, cpus: int) -> str:
     """Say what it takes: workers, where there are CPUs for them, or cheaper samples."""
     assert pace.wanted is not None and pace.workers_needed is not None
-    cost = f"a sample takes {seconds_text(pace.seconds_per_sample)} in one process, {100 * computing:.0f} % of it computing"
+    cost = f"a sample takes {number(1000 * pace.seconds_per_sample)} ms in one process, {100 * computing:.0f} % of it computing"
     busy = pace.wanted * pace.seconds_per_sample * computing  # CPUs
     if busy > cpus:
         most = cpus / (pace.seconds_per_sample * computing)
-        return f"{cost}: {counted(ceil(busy), 'CPU')} would be needed, and {counted(cpus, 'CPU')} can do {number(most)} a second at most"
+        return f"{cost}: {counted(ceil(busy), 'CPU')} would be needed, and {counted(cpus, 'CPU')} can do {_rate(most)} a second at most"
     if pace.workers < pace.workers_needed:
         return f"{cost}: {counted(pace.workers_needed, 'worker')} would be needed"
     return f"{cost}: {counted(pace.workers, 'worker')} should do; CPUs are busy, or passing batches between processes takes the time"
 
 
 def _useless(pace: Pace, computing: float) -> list[Issue]:
+    if pace.wanted is not None and pace.samples_per_second >= pace.wanted:
+        return []
     alone, cpus = 1 / pace.seconds_per_sample, usable_cpus()
     if pace.workers > 1 and pace.samples_per_second < SLOWER * alone:
-        measured = f"{number(pace.samples_per_second)} samples a second with {pace.workers} workers, {number(alone)} with none"
+        measured = f"{_rate(pace.samples_per_second)} samples a second with {pace.workers} workers, {_rate(alone)} with none"
         item = Item(("the loader",), "passing batches between processes takes longer than making them")
         return [Issue("workers-useless", (item,), 1, measured)]
     if pace.workers > cpus and computing > COMPUTING:
@@ -124,7 +129,8 @@ def _timed(loader: DataLoader[Any], workers: int, budget: float) -> _Timed:
     groups = [] if is_stream(loader) else list(islice(groups_of(loader), most))
     plan = None if is_stream(loader) else list(islice(cycle(groups), most))
     mine = own_loader(loader, workers=workers, plan=plan)
-    times, cpu, sizes = [perf_counter()], [process_time()], []
+    times, cpu = [perf_counter()], [process_time()]
+    sizes: list[int] = []
     for batch in islice(batches_of(mine), most):
         times.append(perf_counter())
         cpu.append(process_time())

@@ -28,24 +28,30 @@ class Singles:
     """What was seen of single samples."""
 
     read: int = 0
+    good: list[Any] = field(default_factory=list)  # indices of samples that did not raise
     raised: dict[Any, BaseException] = field(default_factory=dict)  # by index
     stuck: Any = None  # the index of the sample that never came
     forms: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by part, by what it is: "float32 3 x 16 x 16": the indices
     labels: list[int] = field(default_factory=list)  # in the order of their indices, where they are whole numbers
     pictures: set[str] = field(default_factory=set)  # parts with three axes or more
-    mappings: bool = False  # whether labels are dicts, as detectors take them
+    targets: bool = False  # whether labels are dicts, as detectors take them
 
     @property
     def differing(self) -> dict[str, dict[str, list[Any]]]:
-        """The parts that are not the same in all samples."""
-        return {part: forms for part, forms in self.forms.items() if len(forms) > 1}
+        """The parts that are not the same in all samples, or that some do not have."""
+        found = {}
+        for part, forms in self.forms.items():
+            having = {key for keys in forms.values() for key in keys}
+            lacking = [key for key in self.good if key not in having]
+            found[part] = forms | ({"missing": lacking} if lacking else {})
+        return {part: forms for part, forms in found.items() if len(forms) > 1}
 
     @property
-    def ended_early(self) -> list[Any]:
-        """The indices at the end of which none can be had: the data set is shorter than it says."""
+    def past_the_end(self) -> list[Any]:
+        """The last indices, where each raises IndexError: the data set is shorter than it says."""
+        last = self.good[-1] if self.good else None
         keys = [key for key, error in self.raised.items() if isinstance(error, IndexError)]
-        good = max((key for forms in self.forms.values() for found in forms.values() for key in found if isinstance(key, int)), default=-1)
-        return keys if keys and all(isinstance(key, int) and key > good for key in keys) and good >= 0 else []
+        return keys if isinstance(last, int) and all(isinstance(key, int) and key > last for key in keys) else []
 
 
 def read_singly(source: Source, most: int, step: Callable[[], object], keys: Iterable[Any] | None = None) -> Singles:
@@ -111,16 +117,13 @@ def label_of(batch: Any) -> tuple[str, Any]:
 
 
 def _note(singles: Singles, key: Any, sample: Any) -> None:
+    singles.good.append(key)
     parts = parts_of(sample)
-    for part in {*parts, *singles.forms}:
-        if part not in singles.forms and singles.read > len(singles.raised) + 1:
-            before = [key for forms in singles.forms.values() for found in forms.values() for key in found]
-            singles.forms[part] = {"missing": sorted(set(before), key=before.index)}
-        form = _form(parts[part]) if part in parts else "missing"
-        singles.forms.setdefault(part, {}).setdefault(form, []).append(key)
+    for part, value in parts.items():
+        singles.forms.setdefault(part, {}).setdefault(_form(value), []).append(key)
     singles.pictures |= {part for part, value in parts.items() if getattr(value, "ndim", 0) >= 3}
     label = label_of(sample)[1]
-    singles.mappings |= isinstance(label, Mapping)
+    singles.targets |= isinstance(label, Mapping)
     found = None if label is None else class_indices([label])
     if found is not None:
         singles.labels.append(int(found))

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,36 +21,13 @@ from torch.utils.data import (
 )
 
 from netlens.errors import InputError
+from netlens.loaders.drawn import Drawn
 from netlens.loading.samples import classes_of, is_batch, is_sample
 from netlens.loading.words import listed
 
 BATCH_SIZE = 32  # of a Dataset that comes without a loader
-MOST_DRAWN = 100_000  # indices that are asked of a sampler of the user's own
+MOST_DRAWN = 10_000  # batches that are asked of a sampler of the user's own
 HOW = "name a Dataset, a DataLoader, or a function without arguments that returns one"
-
-
-class Drawn:
-    """A sampler that gives what another gives, and keeps it; samples in `left_out` are not asked for."""
-
-    def __init__(self, sampler: Any) -> None:
-        self._sampler = sampler
-        self.batches: list[list[Any]] = []
-        self.left_out: set[Any] = set()
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sampler, name)
-
-    def __iter__(self) -> Iterator[Any]:
-        self.batches = []
-        for drawn in self._sampler:
-            keys = list(drawn) if isinstance(drawn, (list, tuple)) else [drawn]
-            kept = [key for key in keys if key not in self.left_out] if self.left_out else keys
-            if kept:
-                self.batches.append(kept)
-                yield kept if isinstance(drawn, (list, tuple)) else drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +105,8 @@ class Source:
 
     def spread(self, most: int) -> list[Any]:
         """Return at most `most` indices that it would give, evenly spaced, with the first and the last."""
-        keys: Sequence[Any] = range(self.length or 0)
-        if self._is_plain() and type(self.loader.sampler) in (SequentialSampler, RandomSampler):
-            pass
-        elif self.drawn is not None:
-            drawn = islice(self.drawn, MOST_DRAWN)
-            keys = list(dict.fromkeys(chain.from_iterable(each if isinstance(each, (list, tuple)) else [each] for each in drawn)))
-            keys = sorted(keys) if all(isinstance(key, int) for key in keys) else keys
+        plain = self._is_plain() and type(self.loader.sampler) in (SequentialSampler, RandomSampler)
+        keys: Sequence[Any] = range(self.length or 0) if plain or self.drawn is None else self.drawn.keys(MOST_DRAWN)
         if len(keys) <= most:
             return list(keys)
         return [keys[round(place * (len(keys) - 1) / max(most - 1, 1))] for place in range(most)]
@@ -201,7 +173,7 @@ def _gives_batches(found: Iterable[Any]) -> bool:
 def _of_loader(loader: DataLoader[Any], name: str, kind: str) -> Source:
     by_index = not isinstance(loader.dataset, IterableDataset)
     place = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    drawn = Drawn(getattr(loader, place)) if by_index else None
+    drawn = Drawn(getattr(loader, place), place == "batch_sampler") if by_index else None
     read = _copied(loader, **({place: drawn} if drawn is not None else {}))
     return Source(name, kind, read, loader.dataset if by_index else None, length_of(loader.dataset), classes_of(loader), drawn)
 

@@ -7,41 +7,27 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch.utils.data._utils import collate
 
 from netlens.data.issues import Issue, Item
 from netlens.loaders.labels import ENOUGH, Labels, in_blocks
+from netlens.loaders.pictures import of_places, picture_issues
 from netlens.loaders.samples import EXAMPLES, Singles, told
 from netlens.loaders.source import Source
-from netlens.loaders.values import Stats, is_channels_last
-from netlens.wording import counted, number, share
+from netlens.loaders.values import Stats
+from netlens.wording import counted, share
 
-# Pictures by their numbers. Normalised with ImageNet's statistics they are in -2.12..2.64; with 0.5 and 0.5 in -1..1.
-UNIT = 2.0  # colours above it, and none below 0, were not brought to 0..1
-GREY_UNIT = 128.0  # the same for one channel, which may be a spectrogram or a depth
-BYTE = 255.5
-DIVIDED = 1.01 / 255  # nothing above it: divided by 255 twice
-FAR = 100.0  # statistics of 0..1 on pictures of 0..255 give up to 1,130; of pictures of 0..1 at most 2.7
-SHRUNK = 0.05  # standard deviation; statistics of 0..255 on pictures of 0..1 give 0.005, around -2
-TWICE_LOW, TWICE_SPREAD, TWICE_MOST = (
-    -4.0,
-    2.5,
-    20.0,
-)  # normalised twice: from -11, with a deviation of 5.7; computed tomography has hundreds
-HALVES_TWICE = (-3.0, 1.0)  # 0.5 and 0.5 twice, exactly
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)  # of what layers take
 DROPPED = 0.05  # of the samples
 EVALUATION = {"val", "valid", "validation", "test", "testing", "eval", "evaluation", "dev", "predict", "infer", "inference", "holdout"}
 
 
 def sample_issues(source: Source, singles: Singles) -> list[Issue]:
     """Tell what reading samples one by one has shown: those that raise, hang, or cannot be stacked."""
-    early = singles.ended_early
+    early = singles.past_the_end
     raised = {key: error for key, error in singles.raised.items() if key not in early}
     issues = []
     if raised:
-        issues.append(_of_places("sample-raises", [(f"sample {key}", told(error)) for key, error in raised.items()], singles.read))
+        issues.append(of_places("sample-raises", [(f"sample {key}", told(error)) for key, error in raised.items()], singles.read))
     if early:
         item = Item((f"sample {early[0]}",), told(singles.raised[early[0]]))
         issues.append(Issue("length-wrong", (item,), singles.read, f"len() is {source.length:,}, and sample {early[0]} is past the end"))
@@ -60,7 +46,7 @@ def must_stack(source: Source, singles: Singles) -> bool:
         for part, forms in differing.items()
         if all(map(_is_shape, forms)) and (source.kind == "DataLoader" or part in singles.pictures)
     ]
-    return source.stacks and bool(parts) and not (source.kind != "DataLoader" and singles.mappings)
+    return source.stacks and bool(parts) and not (source.kind != "DataLoader" and singles.targets)
 
 
 def shapes_differ(singles: Singles) -> Issue:
@@ -97,67 +83,15 @@ def batch_failed(source: Source, error: BaseException, batch: int, singles: Sing
 
 def value_issues(fields: Iterable[Stats], picture: Stats | None, read: int) -> list[Issue]:
     """Tell what the numbers of the batches have shown."""
-    bad = [(place, f"part {field.name}: {what}") for field in fields for place, what in field.nonfinite]
-    issues = [_of_places("value-nonfinite", bad, read)] if bad else []
-    return issues if picture is None else issues + _of_pictures(picture, read)
+    bad = [(place, f"part {field.name}: {what}") for field in fields if not _is_mask(field) for place, what in field.nonfinite]
+    issues = [of_places("value-nonfinite", bad, read)] if bad else []
+    return issues if picture is None else issues + picture_issues(picture, read)
 
 
-def _of_pictures(picture: Stats, read: int) -> list[Issue]:
-    where = f"part {picture.name}"
-    issues = []
-    if is_channels_last(picture):
-        shape = " x ".join(map(str, picture.shape))
-        issues.append(Issue("channels-last", (Item((where,), shape),), read, f"batches are {shape}", "N x C x H x W"))
-    name = str(picture.dtype).removeprefix("torch.")
-    if picture.dtype not in (*FLOATS, torch.uint8):
-        issues.append(Issue("image-dtype", (Item((where,), name),), read, name, "float32"))
-    elif picture.lows is not None and (verdict := _range(picture)):
-        code, measured, threshold = verdict
-        issues.append(Issue(code, (Item((where,), measured),), read, measured, threshold))
-    if picture.constant:
-        issues.append(_of_places("constant-sample", picture.constant, read))
-    channels = _constant_channels(picture)
-    return [*issues, _of_places("constant-channel", channels, read)] if channels else issues
-
-
-def _range(picture: Stats) -> tuple[str, str, str] | None:
-    """Return code, what was measured and against what, where numbers are not what networks take."""
-    low, high, spread, colour = picture.low, picture.high, picture.spread, not picture.is_grey
-    measured = f"{number(low)} to {number(high)}, standard deviation {number(spread)}"
-    if picture.dtype == torch.uint8:
-        return "value-range", f"uint8, {low:g} to {high:g}", "floats in 0 to 1, or normalised"
-    if low >= 0 and (high > UNIT if colour else GREY_UNIT < high <= BYTE):
-        return "value-range", measured, "0 to 1, or normalised"
-    if low >= 0 and 0 < high <= DIVIDED:
-        return "normalised-wrong", f"{measured}: divided by 255 twice", f"a maximum above {DIVIDED:.4f}"
-    if not colour:
-        return None
-    if low >= 0 and high <= 1:
-        return "not-normalised", measured, "mean 0, standard deviation 1"
-    if low >= HALVES_TWICE[0] and high > FAR:
-        return "normalised-wrong", f"{measured}: statistics of 0..1 on pictures of 0..255", f"a maximum of at most {FAR:g}"
-    if picture.sums is not None and spread > 0 and _is_shrunk(picture):
-        return "normalised-wrong", f"{measured}: statistics of 0..255 on pictures of 0..1", f"a standard deviation of at least {SHRUNK:g}"
-    if low < TWICE_LOW and TWICE_SPREAD < spread < TWICE_MOST:
-        return "normalised-twice", measured, f"{TWICE_LOW:g} or more, or a standard deviation of at most {TWICE_SPREAD:g}"
-    if abs(low - HALVES_TWICE[0]) < 1e-3 and abs(high - HALVES_TWICE[1]) < 1e-3:
-        return "normalised-twice", f"{measured}: exactly what 0.5 and 0.5 give when they are applied twice", "-1 to 1"
-    return None
-
-
-def _is_shrunk(picture: Stats) -> bool:
-    assert picture.sums is not None
-    count, mean, squares = picture.sums
-    return bool(((squares / count).sqrt() < SHRUNK).all() and (mean.abs() > 1).all())
-
-
-def _constant_channels(picture: Stats) -> list[tuple[str, str]]:
-    if picture.lows is None or picture.highs is None:
-        return []
-    same = (picture.lows == picture.highs).tolist()
-    return (
-        [] if all(same) else [(f"channel {place}", f"{float(picture.lows[place]):.4g} everywhere") for place, is_ in enumerate(same) if is_]
-    )
+def _is_mask(field: Stats) -> bool:
+    """Tell masks that are added to scores: 0 and minus infinity."""
+    nan = any("NaN" in what for _, what in field.nonfinite)
+    return not nan and field.channel_axis is None and (field.lows is None or field.low == field.high == 0)
 
 
 def label_issues(labels: Labels, singles: Singles, source: Source, names: Sequence[str] | None, read: int) -> list[Issue]:
@@ -166,13 +100,13 @@ def label_issues(labels: Labels, singles: Singles, source: Source, names: Sequen
     where = Item((f"part {labels.name}",))
     if wrong := labels.wrong_indices:
         known = f"0 to {labels.classes - 1}" if labels.classes else "0 or more"
-        issues.append(_of_places("label-range", wrong, labels.seen, threshold=known))
+        issues.append(of_places("label-range", wrong, labels.seen, threshold=known))
     if kind := labels.wrong_type(names):
         issues.append(Issue("label-type", (where,), labels.seen, f"labels are {kind}", "int64 class indices"))
     if labels.ignored and not labels.kept:
         issues.append(Issue("label-ignored", (where,), labels.seen, "every label is one that the loss ignores"))
     if labels.zero_rows:
-        issues.append(_of_places("label-one-hot", labels.zero_rows, labels.seen))
+        issues.append(of_places("label-one-hot", labels.zero_rows, labels.seen))
     found = set(labels.counts) | set(singles.labels)
     if len(found) == 1 and len(labels.order) >= ENOUGH and labels.classes != 1 and not wrong:
         issues.append(Issue("one-label", (where,), labels.seen, f"every label is {found.pop()}"))
@@ -236,10 +170,6 @@ def duplicates(keys: Iterable[tuple[str, bytes]], read: int) -> list[Issue]:
 def is_training(name: str) -> bool:
     """Tell from a loader's name whether it is for training: all are that do not say that they are for validation or tests."""
     return not EVALUATION & set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
-
-
-def _of_places(code: str, places: Sequence[tuple[str, str]], total: int, threshold: str = "") -> Issue:
-    return Issue(code, tuple(Item((place,), detail) for place, detail in places), total, f"{len(places):,} of {total:,}", threshold)
 
 
 def _is_shape(form: str) -> bool:

@@ -8,6 +8,8 @@ from functools import partial
 from itertools import islice
 from multiprocessing.context import set_spawning_popen
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.synchronize import SemLock
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from netlens.data.issues import Issue, Item
-from netlens.loaders.aside import DIED, Say, attempted, reason
+from netlens.loaders.aside import DIED, Say, attempted, ended, reason
 from netlens.loaders.own import batches_of, own_loader
 from netlens.loaders.seeds import worker_seeds
 from netlens.loaders.shards import worker_duplicates
 
 WORKERS = 2
+NEW = "new processes (macOS, Windows, Python 3.14)"
 BATCHES = 2  # that are read: one of each worker
 STUCK = 20.0  # seconds for a batch of workers; where one process took longer than a tenth of it, ten times that
 LONGEST = 120.0
+_HELD: list[Any] = []  # what would wait for a stuck worker if it were let go
 
 
 def check_workers(loader: DataLoader[Any], say: Say = lambda _text: None) -> list[Issue]:
@@ -34,8 +38,8 @@ def check_workers(loader: DataLoader[Any], say: Say = lambda _text: None) -> lis
         say: is told what could not be tested, and why.
     """
     failed = workers_fail(loader, say)
-    if failed and not failed[0].items[0].paths[0].startswith("new"):
-        return failed
+    if any(item.paths != (NEW,) for issue in failed for item in issue.items):
+        return failed  # without workers there is nothing else to see
     return [*failed, *worker_seeds(loader, say), *worker_duplicates(loader, say)]
 
 
@@ -56,13 +60,8 @@ def workers_fail(loader: DataLoader[Any], say: Say = lambda _text: None) -> list
     return [Issue("workers-fail", (Item((where,), why),), 1, "it works in one process", latent=latent)]
 
 
-NEW = "new processes (macOS, Windows, Python 3.14)"
-
-
 def _tried(loader: DataLoader[Any]) -> tuple[str, str] | None:
     """Return where it fails, and why; None where it works in workers, or not even without them."""
-    from time import perf_counter
-
     begun = perf_counter()
     if _raised(lambda: _read(own_loader(loader, workers=0))):
         return None
@@ -76,8 +75,16 @@ def _tried(loader: DataLoader[Any]) -> tuple[str, str] | None:
 
 
 def _read(loader: DataLoader[Any]) -> None:
-    for _ in islice(batches_of(loader), BATCHES):
-        pass
+    batches = batches_of(loader)
+    try:
+        for _ in islice(batches, BATCHES):
+            pass
+    except RuntimeError as error:
+        _HELD.append(batches)
+        code = next((worker.exitcode for worker in getattr(batches, "_workers", ()) if worker.exitcode), None)
+        if code is None or not str(error).startswith(DIED):
+            raise
+        raise RuntimeError(f"{DIED}worker {ended(code)}") from error
 
 
 def _raised(work: Callable[[], None]) -> str:
@@ -95,6 +102,10 @@ def _starts_new(loader: DataLoader[Any]) -> bool:
     return (method or multiprocessing.get_all_start_methods()[0]) != "fork"
 
 
+# Values of which there may be many GiB; and locks, which would be of the right kind where new processes are started.
+_SENT = (torch.Tensor, torch.UntypedStorage, np.ndarray, SemLock)
+
+
 class _Nowhere:
     """Where a pickle goes that nobody wants."""
 
@@ -103,10 +114,10 @@ class _Nowhere:
 
 
 class _Pickler(ForkingPickler):
-    """Pickles as `multiprocessing` does, but no values: a data set may hold many GiB of them."""
+    """Pickles as `multiprocessing` does, and leaves out what can always be sent."""
 
     def reducer_override(self, found: Any) -> Any:
-        return (int, ()) if isinstance(found, (torch.Tensor, torch.UntypedStorage, np.ndarray)) else NotImplemented
+        return (int, ()) if isinstance(found, _SENT) else NotImplemented
 
 
 class _Starting:

@@ -130,6 +130,17 @@ def test_copies_are_named_as_groups():
     assert found.examples == ("a.jpg = b.jpg = c.jpg and 2 more: 96 % alike", "x.jpg = y.jpg: 96 % alike")
 
 
+def test_places_that_are_not_alike_are_only_listed():
+    found = the_one(Issue("shapes-differ", (Item(("sample 1", "sample 4"), "3,10,10: 2 samples"),), 9))
+    assert found.examples == ("sample 1, sample 4: 3,10,10: 2 samples",)
+
+
+def test_what_does_no_harm_as_things_are_is_only_told():
+    found = the_one(issue("worker-seeds", "sample 0", latent=True))
+    assert found.severity is Severity.INFO and "with more workers, or on another system" in found.message
+    assert the_one(issue("worker-seeds", "sample 0")).severity is Severity.ERROR
+
+
 def test_examples_stand_below_the_message_in_every_format():
     found = diagnose(report(many("picture-truncated", 2, detail="ends after 3,204 of 9,811 bytes", measured="2 files", threshold="0")))
     place = "./data/cat/0000.jpg: ends after 3,204 of 9,811 bytes"

@@ -63,7 +63,7 @@ def _bars(canvas: Canvas, x: int, y: int, rows: Rows, counts: Sequence[int]) -> 
         top = y + place * rows.pitch + (rows.pitch - thick) // 2
         canvas.paste(x, top, np.full((thick, max(round(WIDE * count / most), int(count > 0)), 3), BAR, np.uint8))
         canvas.paste(x, top, np.full((thick, 1, 3), LINE, np.uint8))
-    for place in legible(len(counts), rows.pitch, line - 1, {}):
+    for place in legible(len(counts), rows.pitch, line - 1, rows.marks):  # where the names stand
         top = y + place * rows.pitch + (rows.pitch - line) // 2
         end = WIDE * counts[place] / most if rows.pitch >= line else WIDE  # the bars between are not to be written over
         canvas.write(x + round(end) + 5, top, f"{counts[place]:,}", font(11))

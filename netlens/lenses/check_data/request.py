@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,7 +187,7 @@ def _files(request: Request) -> Found | None:
     quiet = os.environ.get("RANK", "0") != "0"
     with console.counting("reading", "files", quiet=quiet) as progress:
         found = checked_files(request, progress)
-    if found is not None and found.pace and not quiet:
+    if found is not None and console.is_terminal(sys.stderr):
         console.note(found.pace)
     return found
 

@@ -18,7 +18,7 @@ class Entry:
     """What is said of one kind of fault.
 
     In `says`, {n} is the number of places, {total} of how many, {copies} of all that are alike all but one in each group; {s}, {es},
-    {z}, {is}, {has}, {it}, {its} and {copy} follow it: "{n} class{es} {has} ...", "{copies} file{s} {is} {copy}".
+    {z}, {is}, {has}, {it} and {copy} follow it: "{n} class{es} {has} ...", "{copies} file{s} {is} {copy}".
     """
 
     severity: Severity
@@ -91,12 +91,12 @@ BOOK: Mapping[str, Entry] = {
     "leak-exact": Entry(
         E,
         "{n} picture{s} {is} in two splits: what is measured there is memory",
-        "leave the copies out of train: --fix-list writes {its} paths",
+        "leave the copies out of train: --fix-list writes the paths of files",
     ),
     "leak-near": Entry(
         E,
         "{n} picture{s} {is} in two splits, hardly changed: what is measured there is memory",
-        "look at the contact sheet, and leave the copies out of train: --fix-list writes {its} paths",
+        "look at the contact sheet, and leave the copies out of train: --fix-list writes the paths of files",
     ),
     "duplicate-labels": Entry(E, "{n} picture{s} {has} copies with another label", "find out which label is right, and keep one copy"),
     "label-conflict": Entry(E, "{n} picture{s} {has} rows with different labels", "find out which is right: training sees both"),
@@ -227,7 +227,7 @@ BOOK: Mapping[str, Entry] = {
         I, "{n} of {total} pictures {is} far from square", "a centre crop shows a small part of {it}: pad {it}, or leave {it} out"
     ),
     "file-without-row": Entry(I, "{n} picture{s} {is} named by no row", "nothing, if {it} {is} of another table"),
-    "other-file": Entry(I, "{n} other file{s} lie{z} among the pictures", "nothing: ImageFolder leaves {it} out"),
+    "other-file": Entry(I, "files of {n} other kind{s} lie among the pictures", "nothing: ImageFolder leaves them out"),
 }
 # What a picture looks like, or is made of: where more than half are so, it is no fault of single pictures.
 NATURE = frozenset(
@@ -235,4 +235,8 @@ NATURE = frozenset(
         *("dark", "bright", "low-contrast", "blurred", "motion-blurred", "upscaled", "noisy", "letterboxed", "too-small", "blank"),
         *("mode-grey", "mode-palette", "mode-bilevel", "odd-aspect"),
     )
+)
+# Of which the places are groups that are alike.
+COPIES = frozenset(
+    ("duplicate-exact", "duplicate-near", "duplicate-mirrored", "duplicate-labels", "duplicate-samples", "leak-exact", "leak-near")
 )

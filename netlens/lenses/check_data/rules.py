@@ -7,18 +7,19 @@ from collections.abc import Iterable, Sequence
 from netlens.data.issues import Issue, Item
 from netlens.findings import Finding, Severity
 from netlens.lenses.check_data.report import CheckDataReport
-from netlens.lenses.check_data.rulebook import BOOK, NATURE
+from netlens.lenses.check_data.rulebook import BOOK, COPIES, NATURE
 from netlens.wording import counted, share, short
 
 EXAMPLES = 5  # of one finding
 ALIKE = 3  # paths of a group that are named
 PATH = 200  # characters of a path that are shown: the report has all
 HALF = 0.5  # a look that more share is the nature of the data, as cleanvision's report has it
+LATENT = "not as things are, but with more workers, or on another system"
 NOTHING = "nothing, if all of the data are meant to be so"
 APPLE = "._"  # begins what macOS puts beside a file on other systems: no picture, so ImageFolder stops at it
 _ORDER = {code: place for place, code in enumerate(BOOK)}
-_ONE = {"s": "", "es": "", "z": "s", "is": "is", "has": "has", "it": "it", "its": "its", "copy": "a copy of another"}
-_MANY = {"s": "s", "es": "es", "z": "", "is": "are", "has": "have", "it": "them", "its": "their", "copy": "copies of others"}
+_ONE = {"s": "", "es": "", "z": "s", "is": "is", "has": "has", "it": "it", "copy": "a copy of another"}
+_MANY = {"s": "s", "es": "es", "z": "", "is": "are", "has": "have", "it": "them", "copy": "copies of others"}
 
 
 def diagnose(report: CheckDataReport) -> list[Finding]:
@@ -32,8 +33,8 @@ def ranked(issues: Iterable[Issue]) -> list[Issue]:
 
 
 def severity(issue: Issue) -> Severity:
-    """Tell how bad a fault is; what most pictures share is the nature of the data, and no fault."""
-    if _natural(issue):
+    """Tell how bad a fault is; what most pictures share, and what does no harm as things are, is no fault."""
+    if issue.latent or _natural(issue):
         return Severity.INFO
     if issue.code == "hidden-file" and any(_name(path).startswith(APPLE) for item in issue.items for path in item.paths):
         return Severity.ERROR
@@ -54,17 +55,19 @@ def verdict(report: CheckDataReport) -> tuple[str, Severity]:
 def sentence(issue: Issue) -> str:
     """Say what is wrong, with how many are so."""
     said = _filled(BOOK[issue.code].says, issue)
-    return f"{said}: more than half, so this is the nature of the data" if _natural(issue) else said
+    later = f"{said}: {LATENT}" if issue.latent else said
+    return f"{said}: more than half, so this is the nature of the data" if _natural(issue) else later
 
 
-def example(item: Item) -> str:
-    """Name a place: "a.jpg = b.jpg: 96 % alike"."""
+def example(item: Item, between: str = ", ") -> str:
+    """Name a place, and what was measured there: "a.jpg = b.jpg: 96 % alike"."""
     more = f" and {len(item.paths) - ALIKE:,} more" if len(item.paths) > ALIKE else ""
-    where = " = ".join(short(path, PATH) for path in item.paths[:ALIKE]) + more
+    where = between.join(short(path, PATH) for path in item.paths[:ALIKE]) + more
     return ": ".join(part for part in (where, short(item.detail, PATH)) if part)
 
 
 def _finding(issue: Issue) -> Finding:
+    between = " = " if issue.code in COPIES else ", "
     return Finding(
         issue.code,
         severity(issue),
@@ -73,7 +76,7 @@ def _finding(issue: Issue) -> Finding:
         issue.measured,
         issue.threshold,
         NOTHING if _natural(issue) else _filled(BOOK[issue.code].remedy, issue),
-        tuple(filter(None, map(example, issue.items[:EXAMPLES]))),
+        tuple(filter(None, (example(item, between) for item in issue.items[:EXAMPLES]))),
     )
 
 

@@ -1,0 +1,127 @@
+"""What the batches of one reading have shown, and a few of their pictures for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from netlens.loaders.labels import Labels
+from netlens.loaders.samples import label_of, parts_of
+from netlens.loaders.source import Source
+from netlens.loaders.values import Stats, fields_of
+from netlens.loading.arrays import is_image
+from netlens.loading.samples import is_batch, is_sample
+
+SHOWN = 36  # samples that are kept for a picture
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Some samples as the network gets them."""
+
+    pictures: np.ndarray  # (n, C, H, W) float32; of films the first frame; n = 0 where there are none
+    labels: tuple[str, ...]  # n names or numbers; "" where a sample has none
+    places: tuple[str, ...]  # "sample 17"
+
+
+@dataclass
+class Seen:
+    """Sums over all batches that were taken."""
+
+    source: Source
+    labels: Labels
+    names: Sequence[str] | None  # of the classes
+    fields: dict[str, Stats] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)  # of the batches
+    pictures: list[Tensor] = field(default_factory=list)
+    captions: list[tuple[str, str]] = field(default_factory=list)  # label and place of each of these pictures
+
+    @property
+    def read(self) -> int:
+        """Samples."""
+        return sum(self.sizes)
+
+    @property
+    def picture(self) -> Stats | None:
+        """The part that is the picture: the first with three channels, or else the first with one or four."""
+        label = self.labels.name
+        found = [stats for name, stats in self.fields.items() if stats.channel_axis is not None and name.partition(".")[0] != label]
+        return min(found, key=lambda stats: stats.shape[stats.channel_axis or 0] != 3, default=None)
+
+    def take(self, index: int, batch: Any) -> None:
+        """Take one more batch."""
+        if not self.source.collates and is_sample(batch) and not is_batch(batch):
+            batch = in_lists([batch])
+        fields = fields_of(batch)
+        rows = [sum(map(len, tensors)) for tensors in fields.values()]
+        size = rows[0] if rows else max((len(part) for part in parts_of(batch).values() if isinstance(part, (list, tuple))), default=1)
+        places = self._places(index, size)
+        self.labels.name, label = label_of(batch)
+        self.labels.add(label, places)
+        for (name, tensors), count in zip(fields.items(), rows, strict=True):
+            stats = self.fields.setdefault(name, Stats.of(name, tensors[0]))
+            left = iter(places if count == size else self._places(index, count))
+            for tensor in tensors:
+                stats.add(tensor, [next(left) for _ in tensor])
+        self._keep(fields, label, places)
+        self.sizes.append(size)
+
+    def keys(self) -> dict[bytes, str]:
+        """Return the digests of the pictures, and where each was first."""
+        found: dict[bytes, str] = {}
+        for place, key in self.picture.keys if self.picture is not None else ():
+            found.setdefault(key, place)
+        return found
+
+    def shown(self) -> Shown:
+        """Return the pictures that were kept."""
+        pictures = np.stack([row.numpy() for row in self.pictures]) if self.pictures else np.zeros((0, 3, 1, 1), np.float32)
+        return Shown(pictures, tuple(name for name, _ in self.captions), tuple(place for _, place in self.captions))
+
+    def _places(self, index: int, size: int) -> list[str]:
+        keys = self.source.keys_of(index, size)
+        return [f"batch {index}, row {row}" for row in range(size)] if keys is None else [f"sample {key}" for key in keys]
+
+    def _keep(self, fields: dict[str, list[Tensor]], label: Any, places: list[str]) -> None:
+        """Keep pictures of one shape for the eye."""
+        picture = self.picture
+        if picture is None or picture.name not in fields or len(self.pictures) >= SHOWN:
+            return
+        several = isinstance(label, Tensor) and label.shape == (len(places),) and not label.is_floating_point()
+        names = [self._named(one) for one in label.tolist()] if several else [""] * len(places)
+        rows = [row for tensor in fields[picture.name] for row in tensor.movedim(picture.channel_axis or 1, 1)]
+        for row, name, place in zip(rows, names, places, strict=False):
+            frame = row[:, 0] if row.dim() == 4 else row
+            if len(self.pictures) < SHOWN and (not self.pictures or frame.shape == self.pictures[0].shape):
+                self.pictures.append(frame.float().clone())
+                self.captions.append((name, place))
+
+    def _named(self, label: int) -> str:
+        return self.names[label] if self.names and 0 <= label < len(self.names) else str(label)
+
+
+def in_lists(samples: list[Any]) -> Any:
+    """Make a batch of samples of any shapes: of each part a tensor where that goes, else a list.
+
+    Raises:
+        Exception: torch's own, where samples are no batch in any way: None, pictures of Pillow, dicts with other keys.
+    """
+    if any(not isinstance(sample, type(samples[0])) for sample in samples):
+        return default_collate(samples)
+    parts = [parts_of(sample) for sample in samples]
+    columns = {name: _column([part[name] for part in parts]) for name in parts[0]}
+    return columns if "0" not in columns else tuple(columns.values())
+
+
+def _column(values: list[Any]) -> Any:
+    try:
+        return default_collate(values)
+    except (RuntimeError, TypeError, KeyError, ValueError):
+        if any(value is None or is_image(value) for value in values):
+            raise
+        return values

@@ -285,6 +285,17 @@ def _dies_at_5(index: int) -> Any:
     return sample(index)
 
 
+class _Collator:
+    def __call__(self, samples: list[Any]) -> Any:
+        raise RuntimeError("no padding token is set")
+
+
+@case("collate-fails")
+def own_collator_raises() -> Any:
+    """A collate function that is an object."""
+    return DataLoader(Samples(sample), batch_size=8, collate_fn=_Collator())
+
+
 @case("worker-dies")
 def worker_dies() -> Any:
     """A worker ends without a word."""

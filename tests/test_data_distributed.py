@@ -36,6 +36,7 @@ with joined() as exchange:
     import numpy as np
     print(exchange.gathered(np.array([exchange.rank])).tolist())
 print(dist.is_initialized())
+dist.destroy_process_group()
 """
 
 
@@ -117,7 +118,9 @@ def test_copies_are_those_that_one_process_finds(found):
 def test_one_process_needs_no_torch():
     plain = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", "RANK")}
     for own in ({}, environment(0, 1, 1)):
-        out = subprocess.run([sys.executable, "-c", JOINED], env={**plain, **own}, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", JOINED], env={**plain, **own}, cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
         assert out.stdout.split() == ["Alone", "0", "1", "False"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from netlens.data.issues import Issue
 from netlens.errors import InputError
@@ -262,6 +262,25 @@ def test_one_generator_that_is_already_running_is_read_from_its_first_item() -> 
 
     facts = check_loader(items(), "it").facts
     assert (facts.batches, facts.read, facts.fields[0].low, facts.fields[0].high) == (3, 6, 0.0, 2.0)
+
+
+def test_one_generator_of_samples_loses_none() -> None:
+    found = check_loader((sample(index) for index in range(40)), "it")
+    assert (found.facts.read, dict(found.counts)) == (40, {0: 10, 1: 10, 2: 10, 3: 10})
+
+
+def test_an_iterable_dataset_alone_may_give_samples_or_batches() -> None:
+    def batch(place: int) -> Any:
+        return torch.stack([picture(8 * place + row) for row in range(8)]), torch.arange(8) % 4
+
+    class Batches(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return map(batch, range(4))
+
+    for found, batches_ in ((Batches(), 4), (loader_faults.Stream(sharded=False), 2)):
+        facts = check_loader(found, "it").facts
+        assert (facts.kind, facts.batches) == ("IterableDataset", batches_)
+        assert facts.fields[0].shape[1:] == (3, 16, 16)
 
 
 def test_default_bound(monkeypatch: pytest.MonkeyPatch) -> None:

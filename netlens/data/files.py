@@ -99,7 +99,7 @@ def _issue(listing: Listing, code: str, rows: np.ndarray, total: int, details: M
     measured = {
         "grey-among-colour": f"{share(len(rows), total)} of the pictures are grey",
         "modes-mixed": f"{share(len(rows), total)} of the pictures have colour, the others are grey",
-    }.get(code, f"{share(len(rows), total)} of the files")
+    }.get(code, "")
     return Issue(code, items, total, measured, threshold, tuple(item.paths[0] for item in items) if code in LEFT_OUT else ())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from netlens.data.facts import counts_of
 from netlens.data.issues import Issue, Item
 from netlens.data.listing import Listing
+from netlens.data.tree_kinds import is_hidden
 from netlens.wording import counted, number, share, short
 
 RARE = 0.1  # of an equal share: a rarer class is out of balance, as for cleanlab's Datalab
@@ -28,8 +29,9 @@ class Labels:
 
     @property
     def filled(self) -> dict[str, int]:
-        """The files of each class that has any."""
-        return {name: count for name, count in zip(self.names, self.counts, strict=True) if count}
+        """The files of each class that has any; hidden folders are told of by themselves."""
+        pairs = zip(self.names, self.counts, strict=True)
+        return {name: count for name, count in pairs if count and not (self.kind == "folder" and is_hidden(name))}
 
     def has(self, name: str) -> bool:
         """Tell whether there are files of a class, or its folder, of whose emptiness another issue tells."""

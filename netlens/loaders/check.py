@@ -12,10 +12,11 @@ from typing import Any
 from netlens.data.issues import Issue, Item
 from netlens.loaders import batches
 from netlens.loaders.batches import Ending, patient, read_batches
+from netlens.loaders.collating import in_lists
 from netlens.loaders.facts import LoaderFacts
 from netlens.loaders.labels import Labels
 from netlens.loaders.samples import Singles, read_singly, told
-from netlens.loaders.seen import Seen, Shown, in_lists
+from netlens.loaders.seen import Seen, Shown
 from netlens.loaders.source import Source, left_as_found, source_of
 from netlens.loaders.verdicts import batch_failed, duplicates, epoch_issues, label_issues, must_stack, sample_issues, value_issues
 from netlens.loading.words import one_line
@@ -105,7 +106,7 @@ class _Check:
         """Leave out what raises, and do not stack what cannot be: then the rest can be seen."""
         if self.source.drawn is not None:
             self.source.drawn.left_out = set(singles.raised)
-        if must_stack(self.source, singles) or (self.source.collates and self.source.kind != "DataLoader"):
+        if must_stack(self.source, singles):
             self.source = self.source.changed(collate_fn=in_lists)
 
     def _read_all(self) -> Ending:
@@ -142,7 +143,7 @@ class _Check:
         elif ending.error is not None:
             self._add(self._failed(ending.batches, ending.error))
         self.issues += value_issues(seen.fields.values(), seen.picture, seen.read)
-        self.issues += label_issues(seen.labels, singles, source, self.names, seen.read)
+        self.issues += label_issues(seen.labels, singles, source, self.names)
         if ending.finished and not singles.raised:
             self.issues += epoch_issues(source, ending.batches, seen.sizes, seen.read)
         elif not (ending.finished or ending.stuck or ending.error):
@@ -166,7 +167,7 @@ class _Check:
         singles = read_singly(self.source, len(keys), self.step, keys)
         if singles.raised:
             return sample_issues(self.source, singles)[0]
-        return batch_failed(self.source, error, batch, singles, self.seen.read)
+        return batch_failed(error, batch, singles, self.seen.read)
 
     def _checked(self) -> Checked:
         seen, source = self.seen, self.source

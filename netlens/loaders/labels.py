@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netlens.loaders.values import measurable
 from netlens.loading.arrays import is_array, of_array
 
 IGNORED = -100  # `ignore_index` of torch's losses
@@ -47,7 +48,7 @@ class Labels:
         """Take the labels of one more batch; `places` name its samples."""
         if is_array(label):
             label = of_array(label)
-        if isinstance(label, Tensor):
+        if isinstance(label, Tensor) and measurable(label):
             self._tensor(label.detach().cpu(), places)
         elif isinstance(label, (list, tuple)) and label and all(isinstance(one, str) for one in label):
             self.seen += len(label)
@@ -59,7 +60,7 @@ class Labels:
     def _tensor(self, label: Tensor, places: list[str]) -> None:
         if label.dim() == 2 and label.shape[1] == 1:
             label = label[:, 0]
-        if label.dim() == 0 or label.shape[0] != len(places) or label.is_complex() or not label.numel():
+        if label.dim() == 0 or label.shape[0] != len(places) or not label.numel():
             return
         self.seen += len(places)
         if label.dtype != torch.bool or label.dim() == 1:

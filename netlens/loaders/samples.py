@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from netlens.loaders.batches import Stuck, patient
+from netlens.loaders.collating import label_of, parts_of
 from netlens.loaders.source import Source
 from netlens.loading.arrays import is_array, is_image
 from netlens.loading.named import user_line
 from netlens.loading.sample_labels import class_indices
-from netlens.loading.samples import LABELS
 from netlens.loading.words import cause
 from netlens.probing.leaves import leaves
 
@@ -87,33 +87,6 @@ def told(error: BaseException) -> str:
     """Return an exception of the user's code in one line, with the place in it."""
     line = user_line(error)
     return cause(error) + (f" ({line})" if line else "")
-
-
-def by_name(item: Any) -> Any:
-    """Return what a sample or a batch holds as a dict where it has names: named tuples, dataclasses, classes with `.to`."""
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return dict(zip(item._fields, item, strict=True))
-    plain = isinstance(item, (Mapping, tuple, list, Tensor, str, bytes, int, float)) or item is None or is_array(item) or is_image(item)
-    if not plain and (is_dataclass(item) or hasattr(item, "__dict__")):
-        return {name: value for name, value in vars(item).items() if not name.startswith("_")}
-    return item
-
-
-def parts_of(item: Any) -> dict[str, Any]:
-    """Return the parts of a sample or of a batch by their names: "image", or "0" and "1"; one alone is "0"."""
-    item = by_name(item)
-    if isinstance(item, Mapping):
-        return {str(name): part for name, part in item.items()}
-    return {str(place): part for place, part in enumerate(item)} if isinstance(item, (tuple, list)) else {"0": item}
-
-
-def label_of(batch: Any) -> tuple[str, Any]:
-    """Return the name and the value of the part of a batch that holds the labels; "", None where there is none."""
-    batch = by_name(batch)
-    if isinstance(batch, Mapping):
-        name = next((name for name in LABELS if name in batch), "")
-        return name, batch.get(name)
-    return ("1", batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else ("", None)
 
 
 def _note(singles: Singles, key: Any, sample: Any) -> None:

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import default_collate
 
+from netlens.loaders.collating import in_lists, label_of, parts_of
 from netlens.loaders.labels import Labels
-from netlens.loaders.samples import label_of, parts_of
 from netlens.loaders.source import Source
 from netlens.loaders.values import Stats, fields_of
-from netlens.loading.arrays import is_image
 from netlens.loading.samples import is_batch, is_sample
 
 SHOWN = 36  # samples that are kept for a picture
@@ -103,25 +101,3 @@ class Seen:
 
     def _named(self, label: int) -> str:
         return self.names[label] if self.names and 0 <= label < len(self.names) else str(label)
-
-
-def in_lists(samples: list[Any]) -> Any:
-    """Make a batch of samples of any shapes: of each part a tensor where that goes, else a list.
-
-    Raises:
-        Exception: torch's own, where samples are no batch in any way: None, pictures of Pillow, dicts with other keys.
-    """
-    if any(not isinstance(sample, type(samples[0])) for sample in samples):
-        return default_collate(samples)
-    parts = [parts_of(sample) for sample in samples]
-    columns = {name: _column([part[name] for part in parts]) for name in parts[0]}
-    return columns if "0" not in columns else tuple(columns.values())
-
-
-def _column(values: list[Any]) -> Any:
-    try:
-        return default_collate(values)
-    except (RuntimeError, TypeError, KeyError, ValueError):
-        if any(value is None or is_image(value) for value in values):
-            raise
-        return values

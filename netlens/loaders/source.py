@@ -21,6 +21,7 @@ from torch.utils.data import (
 )
 
 from netlens.errors import InputError
+from netlens.loaders.collating import in_lists
 from netlens.loaders.drawn import Drawn
 from netlens.loading.samples import classes_of, is_batch, is_sample
 from netlens.loading.words import listed
@@ -86,7 +87,7 @@ class Source:
     @property
     def stacks(self) -> bool:
         """Whether all samples must have one shape: torch's own collate function, and batches made of any samples."""
-        return self._is_plain() and self.loader.collate_fn is default_collate and self.loader.batch_size > 1
+        return self._is_plain() and self.loader.collate_fn in (default_collate, in_lists) and self.loader.batch_size > 1
 
     def _is_plain(self) -> bool:
         """Tell whether the DataLoader makes batches of `batch_size` samples as its sampler gives them."""
@@ -123,7 +124,7 @@ def source_of(found: Any, name: str) -> Source:
     if isinstance(found, Mapping):
         raise InputError(f"{name} is a dict of {listed(found)}", hint=HOW)
     if isinstance(found, IterableDataset):
-        return _of_loader(_batched(found), name, "IterableDataset")
+        return _of_loader(DataLoader(found, None) if _gives_batches(found) else _batched(found), name, "IterableDataset")
     if length_of(found) is not None and hasattr(found, "__getitem__") and not isinstance(found, (str, bytes)) and _gives_samples(found):
         return _of_loader(_batched(found), name, "Dataset")
     if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Path)):
@@ -159,7 +160,8 @@ def _gives_samples(found: Any) -> bool:
 
 
 def _batched(found: Any) -> DataLoader[Any]:
-    return DataLoader(found, batch_size=None if isinstance(found, IterableDataset) and _gives_batches(found) else BATCH_SIZE)
+    """Make a loader as most would, which leaves to a collate function of the user's what cannot be stacked."""
+    return DataLoader(found, BATCH_SIZE, collate_fn=in_lists)
 
 
 def _gives_batches(found: Iterable[Any]) -> bool:
@@ -207,7 +209,7 @@ def _of_iterable(found: Iterable[Any], name: str) -> Source:
         return Source(name, "iterable", found, None, None, classes_of(found))
     again = _Again(found, items, first)
     if first and is_sample(first[0]) and not is_batch(first[0]):
-        return Source(name, "iterable", DataLoader(_Samples(again), batch_size=BATCH_SIZE), None, length, classes_of(found))
+        return Source(name, "iterable", _batched(_Samples(again)), None, length, classes_of(found))
     return Source(name, "iterable", again, None, None, classes_of(found))
 
 

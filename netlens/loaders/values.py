@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from netlens.loaders.collating import by_name, parts_of
 from netlens.loaders.facts import FieldFacts
-from netlens.loaders.samples import by_name, parts_of
 from netlens.loading.arrays import COLOURS, is_array, is_picture_shape, of_array
 
 PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -34,6 +34,7 @@ class Stats:
     lows: Tensor | None = None  # (C,) float64, of what is finite
     highs: Tensor | None = None
     nonfinite: list[tuple[str, str]] = field(default_factory=list)  # sample, "3 NaN"
+    is_mask: bool = True  # nothing is not finite but -inf beside 0: what attention adds to scores
     constant: list[tuple[str, str]] = field(default_factory=list)  # sample, "0.25 everywhere"
     keys: list[tuple[str, bytes]] = field(default_factory=list)  # sample, digest; not of constant ones
 
@@ -93,7 +94,9 @@ class Stats:
 
     def _note(self, tensor: Tensor, places: list[str], finite: Tensor) -> None:
         for row in (~finite).nonzero().flatten().tolist():
-            nans, infinite = int(tensor[row].isnan().sum()), int(tensor[row].isinf().sum())
+            values = tensor[row]
+            nans, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+            self.is_mask &= not nans and bool((values[values.isfinite()] == 0).all())
             self.nonfinite.append((places[row], " and ".join([f"{nans:,} NaN"] * bool(nans) + [f"{infinite:,} infinite"] * bool(infinite))))
 
     def _bound(self, lows: Tensor, highs: Tensor) -> None:
@@ -155,7 +158,12 @@ def fields_of(value: Any, name: str = "") -> dict[str, list[Tensor]]:
 def measurable(tensor: Tensor) -> bool:
     """Tell whether it is dense and holds real numbers, one sample after the other."""
     return (
-        tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_complex() and not tensor.is_quantized and tensor.dim() > 0
+        tensor.layout == torch.strided
+        and not tensor.is_nested
+        and not tensor.is_meta
+        and not tensor.is_complex()
+        and not tensor.is_quantized
+        and tensor.dim() > 0
     )
 
 

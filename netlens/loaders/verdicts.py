@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch.utils.data._utils import collate
+from torch.utils.data._utils import fetch
 
 from netlens.data.issues import Issue, Item
 from netlens.loaders.labels import ENOUGH, Labels, in_blocks
@@ -60,10 +60,10 @@ def shapes_differ(singles: Singles) -> Issue:
     )
 
 
-def batch_failed(source: Source, error: BaseException, batch: int, singles: Singles, read: int) -> Issue:
+def batch_failed(error: BaseException, batch: int, singles: Singles, read: int) -> Issue:
     """Tell why a batch could not be had, whose samples do not raise when they are read by themselves."""
-    if not _is_of_collate(source, error):
-        return Issue("sample-raises", (Item((f"batch {batch}",), told(error)),), read, told(error))
+    if not _is_of_collate(error):
+        return Issue("sample-raises", (Item((f"batch {batch}",), told(error)),), max(read, singles.read), told(error))
     differing = singles.differing
     if not differing and _is_about_shapes(error):
         return Issue("shapes-differ", (Item((f"batch {batch}",), told(error)),), read, told(error))
@@ -78,23 +78,22 @@ def batch_failed(source: Source, error: BaseException, batch: int, singles: Sing
     items = [Item((f"sample {key}",), detail) for key, detail in odd.items()]
     pictures = [form for forms in singles.forms.values() for form in forms if "PIL" in form]
     why = f"; samples hold {pictures[0]}, which no transform makes a tensor" if pictures else ""
-    return Issue("collate-fails", tuple(items) or (Item((f"batch {batch}",), told(error)),), read, told(error) + why)
+    return Issue("collate-fails", tuple(items) or (Item((f"batch {batch}",), told(error)),), max(read, singles.read), told(error) + why)
 
 
 def value_issues(fields: Iterable[Stats], picture: Stats | None, read: int) -> list[Issue]:
     """Tell what the numbers of the batches have shown."""
-    bad = [(place, f"part {field.name}: {what}") for field in fields if not _is_mask(field) for place, what in field.nonfinite]
+    bad = [
+        (place, f"part {field.name}: {what}")
+        for field in fields
+        if field.channel_axis or not field.is_mask
+        for place, what in field.nonfinite
+    ]
     issues = [of_places("value-nonfinite", bad, read)] if bad else []
     return issues if picture is None else issues + picture_issues(picture, read)
 
 
-def _is_mask(field: Stats) -> bool:
-    """Tell masks that are added to scores: 0 and minus infinity."""
-    nan = any("NaN" in what for _, what in field.nonfinite)
-    return not nan and field.channel_axis is None and (field.lows is None or field.low == field.high == 0)
-
-
-def label_issues(labels: Labels, singles: Singles, source: Source, names: Sequence[str] | None, read: int) -> list[Issue]:
+def label_issues(labels: Labels, singles: Singles, source: Source, names: Sequence[str] | None) -> list[Issue]:
     """Tell what the labels have shown."""
     issues = []
     where = Item((f"part {labels.name}",))
@@ -176,11 +175,10 @@ def _is_shape(form: str) -> bool:
     return not form.startswith(("a ", "None", "missing"))
 
 
-def _is_of_collate(source: Source, error: BaseException) -> bool:
-    """Tell whether it was raised while samples were put together, by torch's function or the user's own."""
-    own = getattr(getattr(source.loader, "collate_fn", None), "__code__", None)
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(code is own or code.co_filename == collate.__file__ for code in codes)
+def _is_of_collate(error: BaseException) -> bool:
+    """Tell whether it was raised where DataLoader puts samples together, by torch's function or the user's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.filename == fetch.__file__ and "collate_fn" in (frame.line or "") for frame in frames)
 
 
 def _is_about_shapes(error: BaseException) -> bool:

@@ -40,5 +40,5 @@ def measure(listing: Listing, scanned: Scanned, exchange: Exchange, *, classes: 
         splits=tuple(facts_of(listing, scanned, exchange)),
         issues=tuple(issues),
         interrupted=seen if interrupted else None,
-        notes=listing.notes,
+        notes=(*listing.notes, *sorted({note for notes in exchange.collected(scanned.notes) for note in notes})),
     )

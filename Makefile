@@ -43,6 +43,10 @@ demo: $(VENV)/.installed
 	echo; echo "# Is it learning, and if not, which layer stops it?"; \
 	run 0 gradflow sample_models/shapes.py:ShapeNet --data sample_models.scenes:SceneDataset --lr 0.1 --steps 3; \
 	run 1 gradflow sample_models/sick.py:detached_branch --data sample_models.scenes:SceneDataset --no-pictures --fail-on warning; \
+	echo; echo "# What is wrong with the data? A set with one fault of each kind, and a loader whose workers draw the same noise"; \
+	$(BIN)/python sample_models/spoilt.py netlens-out/spoilt; \
+	run 1 check-data netlens-out/spoilt --out netlens-out/pictures; \
+	run 1 check-data sample_models/spoilt.py:noisy_loader --no-pictures; \
 	echo; echo "# In CI: fail when the model drifts, with annotations for GitHub"; \
 	run 1 summary mobilenet_v3_small --input 1,3,224,224 --depth 1 --expect-output 1,10 --max-params 2000000 --format github; \
 	echo; echo "# For programs: every number, as JSON"; \

@@ -3,7 +3,7 @@
     python sample_models/spoilt.py FOLDER          # writes FOLDER/train and FOLDER/val, a folder for each class
     netlens check-data FOLDER                      # finds them all
 
-Also a Dataset with the commonest fault of augmentation, which no look at files could find: sample_models/spoilt.py:Augmented
+Also a loader with the commonest fault of augmentation, which no look at files could find: sample_models/spoilt.py:noisy_loader
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 try:
     from scenes import CLASSES, SceneDataset, scene
@@ -38,6 +38,11 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image, label = self.scenes[index]
         return image + float(self.random.normal(0, 0.1)), label
+
+
+def noisy_loader() -> DataLoader[tuple[Tensor, int]]:
+    """Return a loader of them with two workers."""
+    return DataLoader(Augmented(), batch_size=32, num_workers=2, shuffle=True)
 
 
 def picture(index: int) -> tuple[Image.Image, str]:

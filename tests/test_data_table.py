@@ -194,6 +194,13 @@ def test_a_column_of_splits(data: Path) -> None:
     assert not listing.oddities  # one file in two splits is a leak, and no repeated row
 
 
+def test_a_file_may_be_repeated_in_a_split_and_between_splits(data: Path) -> None:
+    rows = "images/a.jpg,cat,train\nimages/a.jpg,cat,val\n" * 2 + "images/b.jpg,cat,train\n"
+    listing = listed("file,label,split\n" + rows, None)
+    assert samples(listing) == [("a.jpg", "cat"), ("b.jpg", "cat"), ("a.jpg", "cat")] and listing.split.tolist() == [0, 0, 1]
+    assert odd(listing) == {"duplicate-row": [("labels.csv:2", "labels.csv:4"), ("labels.csv:3", "labels.csv:5")]}
+
+
 def test_a_row_of_no_split(data: Path) -> None:
     listing = listed("file,label,split\na.jpg,cat,test\nb.jpg,dog,\nc.jpg,cat,train\nd.jpg,cat,train\n")
     assert odd(listing) == {"row-malformed": [("labels.csv:3",)]}

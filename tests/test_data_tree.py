@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -73,6 +74,13 @@ PLAIN = ("cat/a.jpg", "cat/b.jpg", "dog/a.png")
 )
 def test_files_labels_and_indices_are_those_of_image_folder(tmp_path: Path, names: tuple[str, ...]) -> None:
     same_as_image_folder(filled(tmp_path, *names))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_tree_comes_in_the_order_of_image_folder(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    names = ("a", "b", "a-b", "a.b", "a b", "A", "0", "é", "_")
+    same_as_image_folder(filled(tmp_path, *("/".join(draw.choices(names, k=draw.randint(1, 4))) + "/x.jpg" for _ in range(80))))
 
 
 def test_links_are_followed_as_image_folder_does(tmp_path: Path) -> None:

@@ -286,3 +286,28 @@ def test_an_iterable_dataset_alone_may_give_samples_or_batches() -> None:
 def test_default_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "MOST", 24)
     assert look("plain").facts.read == 24
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        None,
+        [],
+        {},
+        "text",
+        (b"bytes", 3.5),
+        torch.zeros(0, 3, 8, 8),
+        torch.zeros(4, 3, 0, 5),
+        torch.rand(4, 3, 16, 16).to_sparse(),
+        torch.empty(4, 3, 16, 16, device="meta"),
+        (torch.rand(4, 3, 16, 16), torch.nested.nested_tensor([torch.rand(2), torch.rand(3)], layout=torch.jagged)),
+        (np.array(["a", "b"]), np.array([None, 1])),
+        {"image": [torch.rand(3, 8, 8), torch.rand(3, 9, 9)], "label": [None, "a"]},
+        torch.nn.utils.rnn.pack_sequence([torch.rand(3), torch.rand(2)]),
+        torch.rand(2, 3, 16, 16, requires_grad=True),
+    ],
+)
+def test_odd_batches_are_read_without_a_word(batch: Any) -> None:
+    found = check_loader(DataLoader([batch, batch], batch_size=None, collate_fn=lambda one: one), "it")  # type: ignore[arg-type]
+    assert {issue.code for issue in found.issues} - INFO - {"duplicate-samples"} == set()
+    assert found.facts.batches == 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from netlens.errors import InputError
-from netlens.loading.samples import DataBatch, Reader
+from netlens.loading.samples import Reader
 from netlens.loading.shortage import levers, out_of_memory, out_of_memory_told
 from netlens.probing.failing import failed_forward
 from netlens.probing.leaves import leaves, map_tensors
@@ -39,13 +39,18 @@ def appetite(model: nn.Module, batch: Any, device: torch.device | str) -> float:
         OutOfMemory: it does not fit.
     """
     place = torch.device(device)
-    taken = batch if isinstance(batch, DataBatch) else Reader("the loader", None, Counter()).batched(0, batch)
+    taken = Reader("the loader", None, Counter()).batched(0, map_tensors(batch, _as_floats))
     with out_of_memory_told(place, levers(place, batch_size=taken.size)):
         model.to(place)
         args, kwargs = map_tensors(taken.arguments_for(model), lambda tensor: tensor.to(place))
         with untouched(model), seeded(0), torch.enable_grad():
             model.train()
             return taken.size / _seconds(model, args, kwargs, place)
+
+
+def _as_floats(tensor: Tensor) -> Tensor:
+    """Do what is left to the device where a loader gives bytes."""
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
 
 
 def _seconds(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], place: torch.device) -> float:

@@ -40,8 +40,12 @@ def label_of(batch: Any) -> tuple[str, Any]:
     return ("1", batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else ("", None)
 
 
-def in_lists(samples: list[Any]) -> Any:
+def in_lists(samples: list[Any], anything: bool = False) -> Any:
     """Make a batch of samples of any shapes: of each part a tensor where that goes, else a list.
+
+    Args:
+        samples: as a collate function gets them.
+        anything: whether to put None and pictures of Pillow into lists as well.
 
     Raises:
         Exception: torch's own, where samples are no batch in any way: None, pictures of Pillow, dicts with other keys.
@@ -49,14 +53,14 @@ def in_lists(samples: list[Any]) -> Any:
     if any(not isinstance(sample, type(samples[0])) for sample in samples):
         return default_collate(samples)
     parts = [parts_of(sample) for sample in samples]
-    columns = {name: _column([part[name] for part in parts]) for name in parts[0]}
+    columns = {name: _column([part[name] for part in parts], anything) for name in parts[0]}
     return columns if "0" not in columns else tuple(columns.values())
 
 
-def _column(values: list[Any]) -> Any:
+def _column(values: list[Any], anything: bool) -> Any:
     try:
         return default_collate(values)
     except (RuntimeError, TypeError, KeyError, ValueError):
-        if any(value is None or is_image(value) for value in values):
+        if not anything and any(value is None or is_image(value) for value in values):
             raise
         return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice, pairwise
@@ -24,7 +26,7 @@ from netlens.wording import counted, number
 BATCHES = 50  # that are timed
 LONG, COST, LONGEST = 8.0, 4.0, 60.0  # seconds for the loader, for one process, and until it is given up
 TOLERANCE = 0.9  # of the rate that is wanted: shared machines are not steadier
-SLOWER = 0.8  # of the rate of one process: below that workers are in the way
+SLOWER = 0.5  # of the rate of one process: below that workers are in the way; shared machines alone cost less
 COMPUTING = 0.5  # share of a sample's time: below that it waits, and more workers than CPUs are of use
 
 
@@ -63,6 +65,9 @@ def paced(
         timed = attempted(partial(_timed, loader, loader.num_workers, LONG), LONGEST, "the loader was not timed with its workers", say)
     if timed is None or not timed.gaps:
         return None, []
+    load, cpus = _load(), usable_cpus()
+    if load > cpus:
+        say(f"the machine was busy while the loader was timed: load {load:.1f} on {counted(cpus, 'CPU')}; alone it may be faster")
     rates = timed.rate(max(loader.num_workers, 1))
     cost = 1 / median(alone.rate(1))
     found = Pace(
@@ -76,7 +81,14 @@ def paced(
         workers_needed=None if wanted is None else ceil(wanted * cost),
     )
     computing = min(1.0, alone.cpu / max(sum(alone.gaps), 1e-9))
-    return found, [*_slow(found, rates, computing), *_useless(found, computing)]
+    return found, [*_slow(found, rates, computing), *([] if load > cpus else _useless(found, computing))]
+
+
+def _load() -> float:
+    """Return how many processes wanted a CPU in the last minute, where the system tells."""
+    with suppress(OSError, AttributeError):
+        return os.getloadavg()[0]
+    return 0.0
 
 
 def _slow(pace: Pace, rates: list[float], computing: float) -> list[Issue]:

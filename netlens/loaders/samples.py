@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,13 +98,16 @@ def _note(singles: Singles, key: Any, sample: Any) -> None:
     singles.pictures |= {part for part, value in parts.items() if getattr(value, "ndim", 0) >= 3}
     label = label_of(sample)[1]
     singles.targets |= isinstance(label, Mapping)
-    found = None if label is None else class_indices([label])
-    if found is not None:
-        singles.labels.append(int(found))
+    with suppress(RuntimeError, NotImplementedError):  # nested, sparse, meta tensors
+        found = None if label is None else class_indices([label])
+        if found is not None:
+            singles.labels.append(int(found))
 
 
 def _form(value: Any) -> str:
     """Say in a few words what decides whether values can be stacked."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return "a nested tensor"
     if isinstance(value, Tensor) or is_array(value):
         return " x ".join(map(str, value.shape)) or "one number"
     if is_image(value):

@@ -12,7 +12,7 @@ from torch import Tensor
 from netlens.loaders.collating import in_lists, label_of, parts_of
 from netlens.loaders.labels import Labels
 from netlens.loaders.source import Source
-from netlens.loaders.values import Stats, fields_of
+from netlens.loaders.values import Stats, fields_of, measurable
 from netlens.loading.samples import is_batch, is_sample
 
 SHOWN = 36  # samples that are kept for a picture
@@ -54,7 +54,7 @@ class Seen:
     def take(self, index: int, batch: Any) -> None:
         """Take one more batch."""
         if not self.source.collates and is_sample(batch) and not is_batch(batch):
-            batch = in_lists([batch])
+            batch = in_lists([batch], anything=True)
         fields = fields_of(batch)
         rows = [sum(map(len, tensors)) for tensors in fields.values()]
         size = rows[0] if rows else max((len(part) for part in parts_of(batch).values() if isinstance(part, (list, tuple))), default=1)
@@ -90,9 +90,10 @@ class Seen:
         picture = self.picture
         if picture is None or picture.name not in fields or len(self.pictures) >= SHOWN:
             return
-        several = isinstance(label, Tensor) and label.shape == (len(places),) and not label.is_floating_point()
+        several = isinstance(label, Tensor) and measurable(label) and label.shape == (len(places),) and not label.is_floating_point()
         names = [self._named(one) for one in label.tolist()] if several else [""] * len(places)
-        rows = [row for tensor in fields[picture.name] for row in tensor.movedim(picture.channel_axis or 1, 1)]
+        axis, axes = picture.channel_axis or 1, len(picture.shape)
+        rows = [row for tensor in fields[picture.name] if tensor.dim() == axes and tensor.numel() for row in tensor.movedim(axis, 1)]
         for row, name, place in zip(rows, names, places, strict=False):
             frame = row[:, 0] if row.dim() == 4 else row
             if len(self.pictures) < SHOWN and (not self.pictures or frame.shape == self.pictures[0].shape):

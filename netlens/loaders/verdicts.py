@@ -74,7 +74,7 @@ def batch_failed(error: BaseException, batch: int, singles: Singles, read: int) 
         usual = max(forms, key=lambda form: len(forms[form]))
         for form, keys in forms.items():
             for key in keys if form != usual else ():
-                odd.setdefault(key, f"part {part} is {form}, and {usual} elsewhere")
+                odd.setdefault(key, f"part {part} is {form}" + ("" if form in ("missing", "None") else f", and {usual} elsewhere"))
     items = [Item((f"sample {key}",), detail) for key, detail in odd.items()]
     pictures = [form for forms in singles.forms.values() for form in forms if "PIL" in form]
     why = f"; samples hold {pictures[0]}, which no transform makes a tensor" if pictures else ""

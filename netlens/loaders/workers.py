@@ -25,7 +25,7 @@ from netlens.loaders.shards import worker_duplicates
 WORKERS = 2
 NEW = "new processes (macOS, Windows, Python 3.14)"
 BATCHES = 2  # that are read: one of each worker
-STUCK = 20.0  # seconds for a batch of workers; where one process took longer than a tenth of it, ten times that
+STUCK = 30.0  # seconds for a batch of workers, where one process needs less than a quarter of it
 LONGEST = 120.0
 _HELD: list[Any] = []  # what would wait for a stuck worker if it were let go
 
@@ -62,13 +62,12 @@ def workers_fail(loader: DataLoader[Any], say: Say = lambda _text: None) -> list
 
 def _tried(loader: DataLoader[Any]) -> tuple[str, str] | None:
     """Return where it fails, and why; None where it works in workers, or not even without them."""
-    begun = perf_counter()
-    if _raised(lambda: _read(own_loader(loader, workers=0))):
-        return None
-    timeout = max(STUCK, 10 * (perf_counter() - begun))
-    why = _raised(lambda: _read(own_loader(loader, workers=WORKERS, timeout=timeout)))
-    if why:
-        return f"{WORKERS} workers", why
+    mine = own_loader(loader, workers=WORKERS, timeout=STUCK)
+    mine.prefetch_factor = 1  # no more than what is looked at
+    if why := _raised(lambda: _read(mine)):
+        begun = perf_counter()
+        alone = _raised(lambda: _read(own_loader(loader, workers=0)))
+        return None if alone or perf_counter() - begun > STUCK / 4 else (f"{WORKERS} workers", why)
     if loader.num_workers and (why := _raised(lambda: _sent(loader))):
         return NEW, why
     return None

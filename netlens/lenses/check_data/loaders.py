@@ -27,6 +27,7 @@ STOPS = {"sample-raises", "collate-fails", "no-batches", "loader-stuck", "worker
 def check_loaders(
     named: Sequence[tuple[str, Any]],
     *,
+    title: str = "data",
     classes: int | Sequence[str] | None = None,
     samples: int | None = None,
     target_rate: float | None = None,
@@ -37,6 +38,7 @@ def check_loaders(
 
     Args:
         named: name ("" or "train", "val", ...) and Dataset, DataLoader or iterable.
+        title: what the user calls the one without a name: a "val_loader" may be in order.
         classes: how many there are, or their names.
         samples: of each, at most so many are read.
         target_rate: samples per second that training shall get.
@@ -50,9 +52,9 @@ def check_loaders(
     issues: list[Issue] = []
     notes: list[str] = []
     for place, (name, found) in enumerate(named):
-        one = check_loader(found, name or "data", classes=classes, samples=samples, step=step)
+        one = check_loader(found, name or title, classes=classes, samples=samples, step=step)
         more: list[Issue] = []
-        loader = source_of(found, name or "data").loader
+        loader = source_of(found, name or title).loader
         if loader is not None and not STOPS & {issue.code for issue in one.issues}:
             one, more = _over_time(one, loader, target_rate, eats, notes, first=place == 0)
         checked.append(one)

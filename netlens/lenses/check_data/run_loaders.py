@@ -34,6 +34,7 @@ def checked_loaders(request: Request, progress: Progress, step: Callable[[], obj
     named = [(name, called(import_attribute(door.spec), one_line(door.text))) for name, door in request.sets if door.spec is not None]
     return check_loaders(
         named,
+        title=one_line(request.title),
         classes=request.classes,
         samples=asked.get("samples"),
         target_rate=asked.get("target_rate"),

@@ -43,7 +43,7 @@ demo: $(VENV)/.installed
 	echo; echo "# Is it learning, and if not, which layer stops it?"; \
 	run 0 gradflow sample_models/shapes.py:ShapeNet --data sample_models.scenes:SceneDataset --lr 0.1 --steps 3; \
 	run 1 gradflow sample_models/sick.py:detached_branch --data sample_models.scenes:SceneDataset --no-pictures --fail-on warning; \
-	echo; echo "# What is wrong with the data? A set with one fault of each kind, and a loader whose workers draw the same noise"; \
+	echo; echo "# What is wrong with the data? A set with a few of each fault, and a loader whose workers draw the same noise"; \
 	$(BIN)/python sample_models/spoilt.py netlens-out/spoilt; \
 	run 1 check-data netlens-out/spoilt --out netlens-out/pictures; \
 	run 1 check-data sample_models/spoilt.py:noisy_loader --no-pictures; \

@@ -1,4 +1,4 @@
-"""A small picture data set as one finds it: mostly sound, with one fault of each kind that costs a training run.
+"""A small picture data set as one finds it: mostly sound, with a few of each fault that costs a training run.
 
     python sample_models/spoilt.py FOLDER          # writes FOLDER/train and FOLDER/val, a folder for each class
     netlens check-data FOLDER                      # finds them all
@@ -9,6 +9,7 @@ Also a loader with the commonest fault of augmentation, which no look at files c
 from __future__ import annotations
 
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,7 @@ except ImportError:  # imported from the repository's folder
     from sample_models.scenes import CLASSES, SceneDataset, scene
 
 SEED = 8
-TRAIN, VAL = 240, 60  # pictures, before any is spoilt
-SCALE = 3  # so that a screen shows them
+TRAIN, VAL = 600, 150  # pictures, before any is spoilt
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -48,8 +48,7 @@ def noisy_loader() -> DataLoader[tuple[Tensor, int]]:
 def picture(index: int) -> tuple[Image.Image, str]:
     """Draw one scene, and name its class."""
     drawn = scene(SEED, index)
-    size = (drawn.image.shape[1] * SCALE, drawn.image.shape[0] * SCALE)
-    return Image.fromarray(drawn.image).resize(size, Image.Resampling.LANCZOS), CLASSES[drawn.labels[0]]
+    return Image.fromarray(drawn.image), CLASSES[drawn.labels[0]]
 
 
 def write(folder: Path) -> None:
@@ -67,12 +66,15 @@ def spoil(folder: Path) -> None:
     """Plant the faults."""
     train, val = folder / "train", folder / "val"
     files = sorted(train.rglob("*.jpg"))
-    for file, change in zip(files[5::17], (_cut, _emptied, _page, _turned, _grey, _blurred, _dark, _blank, _as_png), strict=False):
+    for file, change in zip(files[5::17], cycle(CHANGES), strict=False):
         change(file)
-    (val / files[3].parent.name / "again.jpg").write_bytes(files[3].read_bytes())  # in both splits
-    other = next(name for name in CLASSES if name != files[4].parent.name)
-    (train / other / "copy.jpg").write_bytes(files[4].read_bytes())  # two labels
-    Image.open(files[20]).save(files[20].with_name("smaller.jpg"), quality=60)
+    for number, file in enumerate(files[3::150]):
+        (val / file.parent.name / f"again{number}.jpg").write_bytes(file.read_bytes())  # in both splits
+    for number, file in enumerate(files[4::200]):
+        other = next(name for name in CLASSES if name != file.parent.name)
+        (train / other / f"copy{number}.jpg").write_bytes(file.read_bytes())  # two labels
+    for file in files[20::150]:
+        Image.open(file).save(file.with_name(f"{file.stem}-again.jpg"), quality=60)
     (train / ".ipynb_checkpoints").mkdir(exist_ok=True)  # a class, for ImageFolder
     (train / ".ipynb_checkpoints" / "0000-checkpoint.jpg").write_bytes(files[0].read_bytes())
 
@@ -100,7 +102,7 @@ def _grey(file: Path) -> None:
 
 
 def _blurred(file: Path) -> None:
-    Image.open(file).filter(ImageFilter.GaussianBlur(9)).save(file, quality=92)
+    Image.open(file).filter(ImageFilter.GaussianBlur(4)).save(file, quality=92)
 
 
 def _dark(file: Path) -> None:
@@ -108,11 +110,14 @@ def _dark(file: Path) -> None:
 
 
 def _blank(file: Path) -> None:
-    Image.new("RGB", (64 * SCALE, 64 * SCALE), "grey").save(file)
+    Image.new("RGB", (64, 64), "grey").save(file)
 
 
 def _as_png(file: Path) -> None:
     Image.open(file).save(file, format="PNG")
+
+
+CHANGES = (_cut, _turned, _page, _blurred, _dark, _emptied, _grey, _blank, _as_png)
 
 
 if __name__ == "__main__":

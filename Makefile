@@ -1,7 +1,7 @@
 # make demo       see what netlens does, on a fresh machine: creates .venv, installs, runs
 # make test       lint, type-check and tests;  make test-all: with the sweeps over whole registries
 # make lint       only lint and type-check
-# make bench      netlens beside torchinfo, fvcore, torch.load, matplotlib, pytorch-grad-cam, torchcam and captum: time and memory
+# make bench      netlens beside torchinfo, fvcore, torch.load, matplotlib, pytorch-grad-cam, torchcam, captum and cleanvision: time and memory
 # make clean      remove caches and outputs; .venv stays
 #
 # Another Python: make PYTHON=python3.12 demo
@@ -71,6 +71,7 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python -m tests.benchmarks.activations
 	$(BIN)/python -m tests.benchmarks.gradients
 	$(BIN)/python -m tests.benchmarks.cams
+	$(BIN)/python -m tests.benchmarks.data
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache netlens-out

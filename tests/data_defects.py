@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
@@ -31,7 +32,7 @@ def _field(number: int) -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(_BANK)[:, None], np.fft.rfftfreq(_BANK)[None, :])
     frequency[0, 0] = np.inf
     phases = np.exp(2j * np.pi * rng.random(frequency.shape))
-    field = np.fft.irfft2(phases * frequency**-steepness, s=(_BANK, _BANK))
+    field: np.ndarray = np.fft.irfft2(phases * frequency**-steepness, s=(_BANK, _BANK))
     return ((field - field.mean()) / field.std()).astype(np.float32)
 
 
@@ -39,7 +40,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, kind: int | None
     field = _field(int(rng.integers(12)) if kind is None else kind)
     top, left = rng.integers(0, _BANK, 2)
     rows, columns = (top + np.arange(height)) % _BANK, (left + np.arange(width)) % _BANK
-    piece = field[rows[:, None], columns[None, :]]
+    piece: np.ndarray = field[rows[:, None], columns[None, :]]
     return piece[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
 
 
@@ -138,6 +139,14 @@ def _sky(rng: np.random.Generator, side: int) -> Image.Image:
     return _finished(rng, pixels, rng.uniform(0.5, 2.5))
 
 
+def _sunset(rng: np.random.Generator, side: int) -> Image.Image:
+    """Return a sun, its glow, and nothing else."""
+    row, column = np.mgrid[:side, :side].astype(np.float32)
+    away = np.hypot(row - rng.uniform(0.4, 0.8) * side, column - rng.uniform(0.2, 0.8) * side)[..., None] / side
+    pixels = _colour(rng, 40, 90) + np.exp(-away / rng.uniform(0.2, 0.6)) * np.array([170, 110, 40], np.float32)
+    return _finished(rng, np.where(away < rng.uniform(0.03, 0.08), 250, pixels), rng.uniform(0.5, 2))
+
+
 def _page(rng: np.random.Generator, side: int) -> Image.Image:
     """Return lines of text on white: words are rows of strokes."""
     page = Image.new("RGB", (side, side), (250, 250, 248))
@@ -215,14 +224,17 @@ def _stripes(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 _ORDINARY = (_landscape, _objects, _surface, _portrait)
-_DIFFICULT = (
-    *(_stars, _night_city, _fog, _sky, _page, _drawing, _sprite, _macro, _on_plain, _snow, _chart, _stripes),
-)
+_DIFFICULT = (*(_stars, _night_city, _fog, _sky, _sunset, _page, _drawing, _sprite, _macro, _on_plain, _snow, _chart, _stripes),)
 SCENES: dict[str, Callable[[np.random.Generator, int], Image.Image]] = {scene.__name__[1:]: scene for scene in (*_ORDINARY, *_DIFFICULT)}
 
 
 def clean(seed: int, side: int = SIDE, *, kind: str | None = None, difficult: bool = True) -> Image.Image:
     """Return a clean picture in RGB, (side, side); two of five are of the difficult kinds, unless these are not wanted."""
+    return _scene(seed, side, kind, difficult).copy()
+
+
+@lru_cache(maxsize=64)
+def _scene(seed: int, side: int, kind: str | None, difficult: bool) -> Image.Image:
     rng = np.random.default_rng(seed)
     if kind is None:
         scenes = _DIFFICULT if difficult and rng.random() < 0.4 else _ORDINARY
@@ -238,13 +250,13 @@ def photo(seed: int, side: int = SIDE) -> Image.Image:
 # ---------------------------------------------------------------------------------------------------------------------- clean files
 
 
-def _saved(im: Image.Image, stem: Path, suffix: str, **options: object) -> Path:
+def _saved(im: Image.Image, stem: Path, suffix: str, **options: Any) -> Path:
     path = stem.with_name(stem.name + suffix)
     im.save(path, **options)
     return path
 
 
-def _encoded(im: Image.Image, name: str = "JPEG", **options: object) -> bytes:
+def _encoded(im: Image.Image, name: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     im.save(buffer, name, **options)
     return buffer.getvalue()
@@ -286,14 +298,16 @@ CLEAN: dict[str, Writer] = {
     "jpeg-restarts": lambda seed, stem: _saved(clean(seed), stem, ".jpg", quality=85, restart_marker_rows=1),
     "jpeg-exif-upright": lambda seed, stem: _saved(clean(seed), stem, ".jpg", quality=88, exif=_with_exif(1)),
     "jpeg-profile": lambda seed, stem: _saved(clean(seed), stem, ".jpg", quality=88, icc_profile=bytes(range(256)) * 12),
-    "jpeg-large": lambda seed, stem: _saved(clean(seed, 800), stem, ".jpg", quality=88),
-    "jpeg-small": lambda seed, stem: _saved(clean(seed, 270).resize((64, 64), Image.Resampling.BOX), stem, ".jpg", quality=92),
+    "jpeg-large": lambda seed, stem: _saved(clean(seed, 640), stem, ".jpg", quality=88),
+    "jpeg-small": lambda seed, stem: _saved(photo(seed).resize((64, 64), Image.Resampling.BOX), stem, ".jpg", quality=92),
     "jpeg-wide": lambda seed, stem: _saved(clean(seed, 400).crop((0, 40, 400, 290)), stem, ".jpg", quality=90),
     "multi-picture": _clean_multi_picture,
     "jpeg-tail": _clean_with_tail,
     "png": lambda seed, stem: _saved(clean(seed), stem, ".png", compress_level=1),
     "png-opaque-alpha": lambda seed, stem: _saved(_with_alpha(clean(seed), 255), stem, ".png", compress_level=1),
-    "png-text": lambda seed, stem: _written(_with_chunk(_encoded(clean(seed), "PNG", compress_level=1), b"tEXt", b"Comment\0hello"), stem, ".png"),
+    "png-text": lambda seed, stem: _written(
+        _with_chunk(_encoded(clean(seed), "PNG", compress_level=1), b"tEXt", b"Comment\0hello"), stem, ".png"
+    ),
     "webp": lambda seed, stem: _saved(clean(seed), stem, ".webp", quality=85, method=0),
     "tiff": lambda seed, stem: _saved(clean(seed), stem, ".tif"),
     "tiff-packed": lambda seed, stem: _saved(clean(seed), stem, ".tiff", compression="tiff_lzw"),
@@ -336,7 +350,7 @@ def _one(writer: Writer, *codes: str) -> Defect:
     return Defect(codes, lambda seed, stem: (writer(seed, stem),))
 
 
-def _bytes_fault(change: Callable[[bytes, np.random.Generator], bytes], suffix: str, name: str, *codes: str, **options: object) -> Defect:
+def _bytes_fault(change: Callable[[bytes, np.random.Generator], bytes], suffix: str, name: str, *codes: str, **options: Any) -> Defect:
     """Return a fault of the bytes of an encoded picture."""
 
     def write(seed: int, stem: Path) -> Path:
@@ -346,7 +360,9 @@ def _bytes_fault(change: Callable[[bytes, np.random.Generator], bytes], suffix: 
     return _one(write, *codes)
 
 
-def _look_fault(change: Callable[[Image.Image, np.random.Generator], Image.Image], *codes: str, suffix: str = ".jpg", **options: object) -> Defect:
+def _look_fault(
+    change: Callable[[Image.Image, np.random.Generator], Image.Image], *codes: str, suffix: str = ".jpg", **options: Any
+) -> Defect:
     """Return a fault of the pixels."""
 
     def write(seed: int, stem: Path) -> Path:
@@ -446,7 +462,7 @@ def _deep(kind: str, suffix: str) -> Writer:
 
     def write(seed: int, stem: Path) -> Path:
         grey = np.asarray(photo(seed).convert("L"))
-        pixels = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32) * 65537, "F": grey.astype(np.float32) / 255}[kind]
+        pixels: Any = {"I;16": grey.astype(np.uint16) * 257, "I": grey.astype(np.int32) * 65537, "F": grey.astype(np.float32) / 255}[kind]
         return _saved(Image.fromarray(pixels), stem, suffix)
 
     return write
@@ -541,7 +557,9 @@ DEFECTS: dict[str, Defect] = {
     "jpeg-no-end": _bytes_fault(lambda data, rng: data[:-2], ".jpg", "JPEG", "picture-truncated", quality=90),
     "jpeg-zero-tail": _bytes_fault(lambda data, rng: _cut(data, rng).ljust(len(data), b"\0"), ".jpg", "JPEG", "picture-truncated"),
     "png-cut": _bytes_fault(_cut, ".png", "PNG", "picture-truncated", compress_level=1),
-    "png-zero-tail": _bytes_fault(lambda data, rng: _cut(data, rng).ljust(len(data), b"\0"), ".png", "PNG", *_SCRIBBLED_TOO[1::-1], compress_level=1),
+    "png-zero-tail": _bytes_fault(
+        lambda data, rng: _cut(data, rng).ljust(len(data), b"\0"), ".png", "PNG", *_SCRIBBLED_TOO[1::-1], compress_level=1
+    ),
     "gif-cut": _bytes_fault(_cut, ".gif", "GIF", "picture-truncated"),
     "webp-cut": _bytes_fault(_cut, ".webp", "WEBP", "picture-truncated", method=0),
     "bmp-cut": _bytes_fault(_cut, ".bmp", "BMP", "picture-truncated"),
@@ -590,18 +608,21 @@ DEFECTS: dict[str, Defect] = {
     "black": _look_fault(_linear(0, 0), "blank"),
     "one-colour": _look_fault(lambda im, rng: Image.new("RGB", im.size, tuple(int(v) for v in rng.integers(0, 256, 3))), "blank"),
     "near-blank": _look_fault(_near_blank, "blank"),
-    "dark": _look_fault(_linear(0.09, 0), "dark"),
-    "dark-milder": _look_fault(_linear(0.18, 0), "dark"),
-    "bright": _look_fault(_linear(0.08, 236), "bright"),
+    "dark": _look_fault(_linear(0.14, 0), "dark"),
+    "dark-milder": _look_fault(_linear(0.2, 0), "dark"),
+    "bright": _look_fault(_linear(0.12, 224), "bright"),
     "bright-milder": _look_fault(_linear(0.2, 210), "bright"),
-    "low-contrast": _look_fault(_linear(0.1, 115), "low-contrast"),
+    "low-contrast": _look_fault(_linear(0.12, 115), "low-contrast"),
     "blurred": _look_fault(lambda im, rng: im.filter(ImageFilter.GaussianBlur(rng.uniform(5, 9))), "blurred"),
-    "defocused": _look_fault(lambda im, rng: im.filter(ImageFilter.BoxBlur(int(rng.integers(7, 12)))).filter(ImageFilter.BoxBlur(4)), "blurred"),
+    "defocused": _look_fault(
+        lambda im, rng: im.filter(ImageFilter.BoxBlur(int(rng.integers(7, 12)))).filter(ImageFilter.BoxBlur(4)), "blurred"
+    ),
     "motion-blurred": _look_fault(_moved, "motion-blurred"),
-    "upscaled-blocks": _look_fault(_enlarged(Image.Resampling.NEAREST, 20, 45), "upscaled", suffix=".png"),
-    "upscaled-bilinear": _look_fault(_enlarged(Image.Resampling.BILINEAR, 20, 40), "upscaled"),
-    "upscaled-bicubic": _look_fault(_enlarged(Image.Resampling.BICUBIC, 20, 40), "upscaled"),
-    "upscaled-lanczos": _look_fault(_enlarged(Image.Resampling.LANCZOS, 20, 40), "upscaled"),
+    "upscaled-blocks": _look_fault(_enlarged(Image.Resampling.NEAREST, 30, 90), "upscaled", suffix=".png"),
+    "upscaled-blocks-jpeg": _look_fault(_enlarged(Image.Resampling.NEAREST, 30, 90), "upscaled"),
+    "upscaled-bilinear": _look_fault(_enlarged(Image.Resampling.BILINEAR, 44, 66), "upscaled"),
+    "upscaled-bicubic": _look_fault(_enlarged(Image.Resampling.BICUBIC, 44, 66), "upscaled"),
+    "upscaled-lanczos": _look_fault(_enlarged(Image.Resampling.LANCZOS, 44, 66), "upscaled"),
     "noise": _look_fault(_noise(3), "noisy"),
     "noise-grey": _look_fault(_noise(1), "noisy", _GREY),
     "bars": _look_fault(_barred, "letterboxed"),

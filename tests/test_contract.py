@@ -232,7 +232,10 @@ class Layer:
 
 
 # These themselves use the standard library alone.
-EVERYONE = "netlens netlens.data netlens.data.issues netlens.data.facts_types netlens.loaders netlens.loaders.facts netlens.errors netlens.findings netlens.parts netlens.wording netlens.loading.suggest"
+EVERYONE = (
+    "netlens netlens.errors netlens.findings netlens.parts netlens.wording netlens.loading.suggest "
+    "netlens.data netlens.data.issues netlens.data.facts_types netlens.loaders netlens.loaders.facts"
+)
 LAYERS = {
     r"netlens/(__init__|errors|findings|parts|wording|jsonable|loading/suggest)\.py": Layer(own="netlens.errors"),
     r"netlens/__main__\.py": Layer(own="netlens.cli", never="torch rich"),
@@ -257,7 +260,9 @@ LAYERS = {
         never="typer netlens.cli",
     ),
     r"netlens/lenses/__init__\.py": Layer(own=""),
-    r"netlens/data/distributed\.py": Layer(own="netlens.data netlens.loading", foreign="numpy", never="rich typer netlens.lenses netlens.cli"),
+    r"netlens/data/distributed\.py": Layer(
+        own="netlens.data netlens.loading", foreign="numpy", never="rich typer netlens.lenses netlens.cli"
+    ),
     r"netlens/data/\w+\.py": Layer(
         own="netlens.data netlens.loading", foreign="numpy PIL", never="torch rich typer netlens.lenses netlens.cli netlens.drawing"
     ),

@@ -292,7 +292,7 @@ def test_pictures_that_are_alike_by_nature_are_believed_only_where_they_are_near
 
 
 def test_against_the_definition_of_every_pair():
-    """Random pictures in clumps: all files of close pairs are shown, those of a group are close to its first, and what stays is not close."""
+    """Clumps: all files of close pairs are shown, those of a group are close to its first, and what a clean set keeps is not close."""
     dice = random.Random(5)
     listing, rows = listed({"": {"cat": 240}}), pictures(240)
     for place in range(240):

@@ -32,6 +32,11 @@ def test_healthy_files_have_no_issue():
     assert issues(healthy(50)) == {}
 
 
+def test_of_no_files_there_is_nothing_to_say():
+    """As after a Ctrl-C before the first file was seen."""
+    assert file_issues(listed({"": {"a": 5}}), scanned(healthy(0)), Alone()) == []
+
+
 @pytest.mark.parametrize("code", [code for code in FLAGS if code != "mode-grey"])
 def test_each_flag_is_an_issue_with_its_files(code):
     rows = healthy(30)

@@ -145,7 +145,7 @@ def test_twenty_thousand_in_a_second():
 
 
 def test_ones_are_counted_without_numpy_2(monkeypatch):
-    values = random_hashes(50, 14) + [0, 1, 2**63, 2**64 - 1]
+    values = [*random_hashes(50, 14), 0, 1, 2**63, 2**64 - 1]
     expected = [value.bit_count() for value in values]
     assert bits_set(np.array(values, np.uint64)).tolist() == expected
     monkeypatch.delattr(np, "bitwise_count", raising=False)

@@ -84,6 +84,14 @@ def test_indices_outside_the_number_of_classes():
     assert told(judged(listing, classes=5)["class-missing"]) == {"./data": "3 classes, and --classes says 5"}
 
 
+def test_a_table_that_has_no_row_of_a_class_is_told_as_a_folder_is():
+    table = listed({"train": {"0": 30, "1": 30, "2": 0}, "val": {"0": 12, "1": 12, "2": 12}}, "table")
+    found = judged(table, classes=3)
+    assert told(found["class-missing"]) == {"train": "2 classes, and --classes says 3"}
+    assert told(found["class-unknown"]) == {"2": "12 files in val, and train has no such class"}
+    assert "label-range" not in judged(table, classes=2)  # which the door of tables tells, row by row
+
+
 def test_too_few_classes_and_fewer_still_in_val_are_one_issue():
     found = judged(listed({"train": {"a": 30, "b": 30, "c": 30}, "val": {"a": 12, "b": 12}}), classes=4)
     assert [(item.paths[0], item.detail) for item in found["class-missing"].items] == [

@@ -131,6 +131,23 @@ def test_paths_begin_at_images_else_beside_the_table_else_here(data: Path) -> No
     assert list(list_tables([("", "sub/labels.csv")], None).paths)[:2] == ["sub/a.jpg", "sub/b.jpg"]
 
 
+@pytest.mark.parametrize("asked", [None, "data"])
+def test_pictures_may_lie_in_parts_beside_the_table_or_in_the_folder_that_is_named(data: Path, asked: str | None) -> None:
+    filled(data / "data", "part_1/1.jpg", "part_1/2.jpg", "part_2/3.jpg", ".thumbnails/1.jpg")
+    (data / "data" / "labels.csv").write_text("id,dx\n1,a\n2,b\n3,a\n")
+    listing = list_tables([("", "data/labels.csv")], asked)
+    assert list(listing.paths) == ["data/part_1/1.jpg", "data/part_1/2.jpg", "data/part_2/3.jpg"]
+    assert not listing.oddities
+    assert listing.notes[2] == "data/labels.csv: files were found in data/part_1/, data/part_2/"
+
+
+def test_a_name_that_several_parts_have_names_no_file(data: Path) -> None:
+    filled(data / "data", "test/1.jpg", "train/1.jpg", "train/2.jpg")
+    (data / "data" / "labels.csv").write_text("id,dx\n1,a\n2,b\n")
+    listing = list_tables([("", "data/labels.csv")], None)
+    assert list(listing.paths) == ["data/train/2.jpg"] and odd(listing) == {"row-without-file": [("data/labels.csv:2",)]}
+
+
 # --- Labels
 
 
@@ -160,7 +177,7 @@ def test_class_indices(data: Path, labels: list[str], options: Mapping[str, obje
     [
         ("file,score\na.jpg,0.31\nb.jpg,0.5\nc.jpg,0.77\nd.jpg,1\n", "are no classes"),
         ("file,cat,dog\na.jpg,1,0\nb.jpg,1,1\nc.jpg,0,0\nd.jpg,0,1\n", "several labels at once"),
-        ("file,left,right\na.jpg,x,y\nb.jpg,x,y\n", "no column that is known to hold labels: name one of left, right"),
+        ("file,left,right\na.jpg,x,y\nb.jpg,x,y\n", "name it with --label-column: left, right"),
         ("file\na.jpg\nb.jpg\n", "no column that is known to hold labels"),
     ],
 )
@@ -252,7 +269,8 @@ NUMBERS = MANY.replace("cat", "0").replace("dog", "1")
         (NUMBERS.replace("2.jpg,0", "2.jpg,2", 1), {"classes": 2}, {"label-range": [("labels.csv:4",)]}),
         (NUMBERS.replace("2.jpg,0", "2.jpg,2", 1), {"classes": ("a", "b")}, {"label-range": [("labels.csv:4",)]}),
         (MANY.replace("2.jpg,cat", "2.jpg,cow", 1), {"classes": ("cat", "dog")}, {"label-range": [("labels.csv:4",)]}),
-        (MANY.replace("2.jpg,cat", "2.jpg,cow", 1), {"classes": 2}, {"label-range": [("labels.csv",)]}),
+        (MANY.replace("2.jpg,cat", "2.jpg,cow", 1), {"classes": 2}, {"label-range": [("labels.csv:4",)]}),  # the rarest
+        (MANY + "3.jpg,\n", {}, {"duplicate-row": [("labels.csv:5", "labels.csv:42")], "label-missing": [("labels.csv:42",)]}),
         (MANY + "3.jpg,one,dog\n", {}, {"row-malformed": [("labels.csv:42",)]}),
         (MANY + "3.jpg\n", {}, {"row-malformed": [("labels.csv:42",)]}),
         (MANY + '"3.jpg,dog\n', {}, {"row-malformed": [("labels.csv:42",)]}),
@@ -283,6 +301,22 @@ def test_a_file_with_several_rows_is_listed_once_with_its_first_label(data: Path
         "label-conflict": [("labels.csv:3", "labels.csv:6", "labels.csv:7")],
         "duplicate-row": [("labels.csv:2", "labels.csv:8")],
     }
+
+
+def test_boxes_are_no_repeated_rows(data: Path) -> None:
+    """Without the column of boxes the same rows are a conflict and a repetition."""
+    rows = ["a.jpg,cat,1", "a.jpg,dog,2", "b.jpg,dog,3", "b.jpg,dog,4", "c.jpg,cat,5", "d.jpg,cat,6"]
+    boxes = listed("\n".join(["file,label,x_min", *rows]))
+    assert samples(boxes) == [("a.jpg", "cat"), ("b.jpg", "dog"), ("c.jpg", "cat"), ("d.jpg", "cat")] and not boxes.oddities
+    assert "column x_min" in boxes.notes[1]
+    assert set(listed("\n".join(["file,label,note", *rows])).oddities) == {"label-conflict", "duplicate-row"}
+
+
+def test_an_open_quotation_mark_says_how_many_rows_it_takes(data: Path) -> None:
+    listing = listed('file,label\na.jpg,cat\nb.jpg,"dog\nc.jpg,cat\nd.jpg,dog\n', images=None)
+    assert samples(listing) == [("a.jpg", "cat")]
+    (item,) = listing.oddities["row-malformed"]
+    assert item.paths == ("labels.csv:3",) and item.detail.endswith("and 2 lines after it are lost with it")
 
 
 def test_lines_count_quoted_line_breaks(data: Path) -> None:
@@ -330,6 +364,7 @@ def test_many_rows_as_the_csv_module_reads_them(data: Path) -> None:
         ("colour,mood\nred,good\nblue,bad\n", {}, "no column of labels.csv names pictures", "--path-column"),
         ("file,label\nx/q.jpg,cat\n", {}, "none of the files in column file of labels.csv exists, such as images/x/q.jpg", "--images"),
         ("file,label\nx\\a.jpg,cat\n", {}, "none of the files", "write / for \\"),
+        ("url,label\nhttps://x.org/q.jpg,cat\n", {}, "none of the files", "download the files first"),
         (b"PK\x03\x04\x14\0\x06\0", {}, "may be a workbook", "save it as CSV"),
         (b"\x1f\x8b\x08\0abc", {}, "is no text", "unpack it"),
         (b"file,label\na.jpg,\0\0\0", {}, "is no text", "save it as CSV"),

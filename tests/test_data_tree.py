@@ -268,6 +268,31 @@ def test_one_class_with_folders_is_noted(tmp_path: Path) -> None:
     assert f"name {tmp_path}/animals" in listing.notes[0]
 
 
+def test_the_way_to_the_classes_may_be_long(tmp_path: Path) -> None:
+    listing = listed(filled(tmp_path, "a/b/c/cat/1.jpg", "a/b/c/dog/2.jpg", "a/b/README.md"))
+    assert f"name {tmp_path}/a/b/c" in listing.notes[0]
+    assert not listed(filled(tmp_path / "x", "a/1.jpg", "a/b/2.jpg", "a/c/3.jpg")).notes  # a class that has pictures itself
+
+
+@pytest.mark.parametrize("folder", ["images", "JPEGImages", "jpg"])
+def test_a_folder_of_all_pictures_beside_labels_is_no_class(tmp_path: Path, folder: str) -> None:
+    listing = listed(filled(tmp_path, f"{folder}/a.jpg", f"{folder}/b.jpg", "labels/a.txt", "labels/b.txt"))
+    assert [(split.kind, split.classes) for split in listing.splits] == [("flat", ())]
+    assert listing.label.tolist() == [-1, -1] and set(listing.oddities) == {"other-file"}
+    assert listing.notes == (f"all pictures lie in {tmp_path}/{folder}, which is taken for no class",)
+
+
+def test_images_with_classes_in_it_or_beside_a_class_is_one(tmp_path: Path) -> None:
+    assert listed(filled(tmp_path / "a", "images/cat/1.jpg", "images/dog/2.jpg")).splits[0].classes == ("images",)
+    assert listed(filled(tmp_path / "b", "images/1.jpg", "cat/2.jpg")).splits[0].classes == ("cat", "images")
+
+
+def test_a_split_without_classes_beside_one_with_classes_is_noted(tmp_path: Path) -> None:
+    listing = listed(filled(tmp_path, "train/cat/a.jpg", "train/dog/b.jpg", "test/c.jpg"))
+    assert listing.notes[-1] == f"{tmp_path}/test has no folders of classes: its pictures have no labels"
+    assert not any("no folders of classes" in note for note in listed(filled(tmp_path / "flat", "train/1.jpg", "test/2.jpg")).notes)
+
+
 SPLITS = ("train/cat/a.jpg", "train/dog/b.jpg", "val/cat/c.jpg", "val/dog/d.jpg")
 
 
@@ -297,6 +322,8 @@ def test_splits_of_yolo_are_flat(tmp_path: Path) -> None:
         (("train/a/1.jpg", "val/a/2.jpg", "valid/a/3.jpg"), ["train", "val", "valid"]),
         (("train/cat/1.jpg", "train/dog/1.jpg"), ["train"]),  # alone, it is no class
         (("train/1.jpg", "bus/1.jpg", "plane/1.jpg"), [""]),  # beside others it is one
+        (("train/a/1.jpg", "bus/a/1.jpg"), [""]),
+        (("train/cat/1.jpg", "train/dog/1.jpg", "unlabeled/1.jpg"), ["train"]),  # unless classes are in it
         (("train/a/1.jpg", "test/"), ["train"]),
     ],
 )
@@ -379,8 +406,10 @@ def test_each_named_split_needs_pictures(tmp_path: Path) -> None:
 def test_a_split_in_another_is_refused(tmp_path: Path, inner: Callable[[Path], Path]) -> None:
     filled(tmp_path, *SPLITS)
     (tmp_path / "link").symlink_to(tmp_path / "val")
-    with pytest.raises(UsageError, match="would be in both splits"):
+    with pytest.raises(UsageError, match="would be in both splits") as caught:
         list_folders([("train", str(tmp_path)), ("val", str(inner(tmp_path)))])
+    same = inner(tmp_path).resolve() == tmp_path
+    assert (("are the same folder" in caught.value.message), ("for example" in caught.value.hint)) == (same, not same)
 
 
 def test_an_unreadable_root_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,9 @@ def test_samples_that_take_five_milliseconds() -> None:
 @pytest.mark.usefixtures("short")
 def test_two_workers_sleep_at_the_same_time() -> None:
     """400 a second at most; what a sample costs is that of one process, as without workers."""
-    found, issues = paced(DataLoader(Samples(_sleeps), batch_size=4, num_workers=2), wanted=15, wanted_by="the model")
+    found, issues = paced(DataLoader(Samples(_sleeps, 8), batch_size=4, num_workers=2), wanted=15, wanted_by="the model")
     assert found is not None
-    assert (found.workers, found.workers_needed) == (2, 1)
+    assert (found.workers, found.workers_needed, found.batches) == (2, 1, 12)  # an epoch has two: they come again
     assert 20 < found.samples_per_second < 420
     assert 0.005 <= found.seconds_per_sample < 0.05
     assert issues == []
@@ -93,7 +93,7 @@ class InBatches(Dataset[Any]):
         DataLoader(SleepingStream(), batch_size=4),
         DataLoader(SleepingStream(), batch_size=None),
         DataLoader(Samples(_sleeps, 10), batch_sampler=[[0, 1, 2], [3, 4, 5, 6, 7, 8, 9]]),
-        DataLoader(Samples(_sleeps), batch_size=4, collate_fn=lambda samples: [str(label) for _, label in samples]),
+        DataLoader(Samples(_sleeps), batch_size=12, collate_fn=lambda samples: [str(label) for _, label in samples]),
     ],
 )
 def test_samples_are_counted_in_batches_of_every_kind(loader: DataLoader[Any]) -> None:
@@ -134,12 +134,17 @@ def test_advice_is_measured() -> None:
 def test_workers_that_are_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slower than one process, or more than there are CPUs although they compute; waiting for files is another thing."""
     monkeypatch.setattr(pace, "usable_cpus", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (3.9, 9.0, 9.0))
     assert [issue.code for issue in _useless(_pace(40, 0.01, 4, None), 1.0)] == ["workers-useless"]
     assert _useless(_pace(40, 0.01, 4, 30), 1.0) == []  # and still fast enough
     assert _useless(_pace(90, 0.01, 1, None), 1.0) == []
     assert _useless(_pace(300, 0.01, 4, None), 1.0) == []
     assert [issue.code for issue in _useless(_pace(300, 0.01, 16, None), 0.9)] == ["workers-useless"]
     assert _useless(_pace(300, 0.01, 16, None), 0.1) == []
+    monkeypatch.setattr("os.getloadavg", lambda: (4.1, 0.0, 0.0))
+    assert _useless(_pace(40, 0.01, 4, None), 1.0) == []  # it may be the machine
+    (slow,) = _slow(_pace(40, 0.01, 4, 100), [40.0], 1.0)
+    assert slow.items[0].detail.endswith("the machine was busy (load 4.1 on 4 CPUs): alone it may be faster")
 
 
 @pytest.mark.usefixtures("short")

@@ -122,7 +122,7 @@ def _refusal(error: Any, root: Any) -> UsageError:
         command = f"netlens {root.invoked_subcommand}"  # the parser does not always say where it was
     if type(error).__name__ == "NoSuchOption":
         return UsageError(f"no option {error.option_name!r}", hint=_other_option(error.option_name, context, command))
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace(": Value error, ", ": ")  # the prefix is pydantic's
     return UsageError(message[:1].lower() + message[1:], hint=f"`{command} --help` shows how to call it")
 
 

@@ -24,15 +24,15 @@ def one_line(text: str) -> str:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what the system says about a path into two lines."""
+def explained(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Turn what the system says about a path into two lines; `elsewhere` says how to choose another."""
     try:
         yield
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         do = "make room" if full else "check the folder and its permissions"
-        raise FileProblem(f"{path} cannot be written: {reason}", hint=f"{do}, or {ELSEWHERE}") from error
+        raise FileProblem(f"{path} cannot be written: {reason}", hint=f"{do}, or {elsewhere}") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -46,13 +46,13 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, f"files cannot be made in {there}")
 
 
-def write(path: Path, content: bytes, check: Callable[[Path], None]) -> None:
+def write(path: Path, content: bytes, check: Callable[[Path], None], elsewhere: str = ELSEWHERE) -> None:
     """Write a file beside its place, and then put it there; its folder is made. `check` raises where the place has been taken meanwhile.
 
     Raises:
         FileProblem: it cannot be written.
     """
-    with explained(path), _made(path.parent), _temporary(path) as beside:
+    with explained(path, elsewhere), _made(path.parent), _temporary(path) as beside:
         with beside.open("xb") as file:  # "x" keeps to the umask, which mkstemp does not
             file.write(content)
         check(path)

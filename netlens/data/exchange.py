@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Exchange(Protocol):
-    """One process among `size`. Every method is called by all of them, in the same order. Process `rank` has files rank, rank + size, ..."""
+    """One process among `size`, with files rank, rank + size, ...; every method is called by all of them, in the same order."""
 
     rank: int
     size: int

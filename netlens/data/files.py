@@ -96,10 +96,8 @@ def _issue(listing: Listing, code: str, rows: np.ndarray, total: int, details: M
     if code in WORST:
         rows = rows[np.argsort(WORST[code](rows), kind="stable")]
     items = tuple(Item((listing.paths[int(row["place"])],), _detail(code, row, details)) for row in rows)
-    measured = {
-        "grey-among-colour": f"{share(len(rows), total)} of the pictures are grey",
-        "modes-mixed": f"{share(len(rows), total)} of the pictures have colour, the others are grey",
-    }.get(code, "")
+    so = {"grey-among-colour": "are grey", "modes-mixed": "have colour, the others are grey"}.get(code)
+    measured = f"{share(len(rows), total)} of the pictures {so}" if so else ""
     return Issue(code, items, total, measured, threshold, tuple(item.paths[0] for item in items) if code in LEFT_OUT else ())
 
 

@@ -11,7 +11,7 @@ _STEPS = 16  # coefficients are rounded to 1/16 of a grey level: what is 0 but f
 
 def _cosines() -> np.ndarray:
     """Return the first rows of the orthonormal DCT-II, (LOW, SIDE)."""
-    rows = np.cos(np.pi / SIDE * np.outer(np.arange(LOW), np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
+    rows: np.ndarray = np.cos(np.pi / SIDE * np.outer(np.arange(LOW), np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
     rows[0] /= np.sqrt(2)
     return rows
 

@@ -20,9 +20,16 @@ _RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
 _AFTER_SCAN = frozenset(b"\xc4\xda\xdb\xdc\xdd\xfe") | frozenset(range(0xE0, 0xF0))  # DHT SOS DQT DNL DRI COM APPn
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Annex K.1, row by row: libjpeg scales it by quality (jcparam.c, jpeg_quality_scaling).
-_LUMINANCE = bytes.fromhex(
-    "100b0a1018283d33" "0c0c0e131a3a3c37" "0e0d101828394538" "0e11161d3357503e" "12162538446d674d" "182337405168715c" "314e405767797865" "485c5f6270646763"
-)  # fmt: skip
+_LUMINANCE = (
+    *(16, 11, 10, 16, 24, 40, 51, 61),
+    *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77),
+    *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101),
+    *(72, 92, 95, 98, 112, 100, 103, 99),
+)
 
 
 def _scaled(quality: int) -> bytes:
@@ -62,9 +69,12 @@ def structure_of(data: bytes) -> Structure:
     size = len(data)
     while place + 4 <= size:
         if data[place] != 0xFF:  # libjpeg looks for the next marker
-            place = data.find(b"\xff", place)
-            if place < 0:
+            if found.scans:
+                found.trouble = f"no marker where one must stand, at byte {place:,}"
+            after = data.find(b"\xff", place)
+            if found.trouble or after < 0:
                 break
+            place = after
             continue
         kind = data[place + 1]
         if kind == 0xD9:
@@ -81,7 +91,7 @@ def structure_of(data: bytes) -> Structure:
             if found.trouble:
                 break
     found.end = found.end or size
-    found.ended = found.ended or data.startswith(_END, place)
+    found.ended = data.startswith(_END, place) or (bool(found.trouble) and data.rstrip(b"\0").endswith(_END))
     return found
 
 
@@ -91,8 +101,8 @@ def overwritten(data: bytes, found: Structure) -> str:
         return found.trouble
     if not found.scans:
         return ""
-    cheapest = 4 if found.sequential else 8  # blocks that a byte of zeros can stand for: 1 bit each for DC and AC, or one bit alone
-    run = max(ZEROS, found.blocks // (64 // cheapest // 2) + 1) if found.zeros_are_flat or not found.sequential else ZEROS
+    flat = 4 if found.sequential else 8  # blocks that a byte of zeros can stand for: 1 bit each for DC and AC, or one bit alone
+    run = max(ZEROS, found.blocks // flat + 1) if found.zeros_are_flat or not found.sequential else ZEROS
     place = data.find(bytes(run), found.scan, found.end)
     if place >= 0:
         rest = data[place : found.end]
@@ -116,7 +126,7 @@ def _segment(found: Structure, kind: int, body: bytes) -> None:
 def _frame(found: Structure, kind: int, body: bytes) -> None:
     found.sequential = kind in (0xC0, 0xC1)
     found.parts = body[5]
-    factors = [(value >> 4 or 1, value & 15 or 1) for value in body[7 :: 3][: found.parts]] or [(1, 1)]
+    factors = [(value >> 4 or 1, value & 15 or 1) for value in body[7::3][: found.parts]] or [(1, 1)]
     across, down = (max(pair[axis] for pair in factors) if found.parts > 1 else 1 for axis in (0, 1))
     height, width = body[1] << 8 | body[2], body[3] << 8 | body[4]
     found.units = -(-width // (8 * across)) * -(-height // (8 * down))
@@ -141,9 +151,9 @@ def _past_scan(found: Structure, data: bytes, start: int) -> int:
             place += 2
             continue
         found.end = place
-        if kind == 0xD9:
-            found.ended = True
-        elif kind not in _AFTER_SCAN or (found.scans == 1 and found.sequential and kind != 0xDC and not _more_scans(data, place)):
+        if kind != 0xD9 and (
+            kind not in _AFTER_SCAN or (found.scans == 1 and found.sequential and kind != 0xDC and not _more_scans(data, place))
+        ):
             found.trouble = f"a marker (ff {kind:02x}) inside its compressed data, at byte {place:,}"
         return place
     found.end = len(data)
@@ -192,6 +202,7 @@ class WatchedJpeg(JpegImageFile):
         """See whether a piece is left; Pillow's loader calls this."""
         if self._watched and not self.lost and next(self._pieces, _END) != _END:
             self.lost = EARLY
+        self._pieces = iter(())  # it holds this picture, and would keep its memory until the next garbage collection
 
     def _held_back(self, data: bytes, end: int) -> Iterator[bytes]:
         yield data[: end - HELD_BACK]

@@ -51,8 +51,8 @@ def label_issues(listing: Listing, classes: int | Sequence[str] | None) -> list[
         if split.classes
     ]
     found = [_imbalance(every), _tiny(every), _one_label(every)]
-    if isinstance(classes, int):
-        found += _against_number([labels for labels in every if labels.kind != "table"], classes)  # a table's own door has looked
+    if isinstance(classes, int) and every:
+        found += _against_number(every, classes)
     if classes is not None and not isinstance(classes, int):
         found += _against(Labels(ASKED, ASKED, tuple(classes), (1,) * len(classes)), every)
     elif len(every) > 1:
@@ -109,17 +109,20 @@ def _against(first: Labels, others: Sequence[Labels]) -> list[Issue]:
 
 
 def _against_number(every: Sequence[Labels], classes: int) -> list[Issue]:
-    """Compare how many classes folders have with how many there should be."""
+    """Compare how many classes there are with how many there should be."""
     outside, missing = [], []
     for labels in every:
+        held = sum(map(labels.has, labels.names))
+        if held < classes:
+            missing.append(Item((labels.split,), f"{'1 class' if held == 1 else f'{held} classes'}, and --classes says {classes}"))
+        if labels.kind == "table":  # its own door has looked
+            continue
         where = f"--classes {classes} takes 0 to {classes - 1}"
         outside += [
             Item((name,), f"index {index}, {counted(count, 'file')} in {labels.split}: {where}")
             for index, (name, count) in enumerate(zip(labels.names, labels.counts, strict=True))
             if index >= classes
         ]
-        if len(labels.names) < classes:
-            missing.append(Item((labels.split,), f"{len(labels.names)} classes, and --classes says {classes}"))
     total = sum(len(labels.names) for labels in every)
     return [Issue("label-range", tuple(outside), total), Issue("class-missing", tuple(missing), len(every))]
 

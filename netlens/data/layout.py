@@ -36,8 +36,10 @@ def list_folders(roots: Sequence[tuple[str, str]]) -> Listing:
         root = empty[0].root if found == named else named[0][1]
         raise no_pictures(root, sum((reader.others for reader in empty), Counter()))
     full = [reader for reader in readers if reader.labels]
+    splits = tuple(reader.split() for reader in full)
+    unlabelled = [split for split in splits if not split.classes and any(other.classes for other in splits)]
     return Listing(
-        splits=tuple(reader.split() for reader in full),
+        splits=splits,
         paths=paths,
         split=np.repeat(np.arange(len(full), dtype=np.uint8), [len(reader.labels) for reader in full]),
         label=np.concatenate([np.frombuffer(reader.labels, dtype=np.int32) for reader in full]),
@@ -46,5 +48,6 @@ def list_folders(roots: Sequence[tuple[str, str]]) -> Listing:
             *notes,
             *(f"{one_line(reader.root)} holds no pictures" for reader in empty),
             *(note for reader in full for note in reader.notes),
+            *(f"{one_line(split.root)} has no folders of classes: its pictures have no labels" for split in unlabelled),
         ),
     )

@@ -42,7 +42,10 @@ def checked_roots(roots: Sequence[tuple[str, str]]) -> Roots:
     real = [(root, Path(root).resolve()) for _, root in checked]
     for place, (root, path) in enumerate(real):
         for other, outer in real[:place] + real[place + 1 :]:
-            if outer == path or outer in path.parents:
+            if outer == path:
+                what = f"{one_line(root)} and {one_line(other)} are the same folder: its pictures would be in both splits"
+                raise UsageError(what, hint="name another folder for each split")
+            if outer in path.parents:
                 what = f"{one_line(root)} lies in {one_line(other)}: its pictures would be in both splits"
                 raise UsageError(what, hint=f"name a folder for each split, for example {joined(one_line(other), 'train')}")
     return checked
@@ -121,15 +124,24 @@ def _read(path: str) -> Folder:
 
 
 def _splits_in(folder: Folder) -> Roots:
-    """Return the splits among a folder's folders: two at least, or one that is all there is. A class may be called "train"."""
+    """Return the splits among a folder's folders: two at least, or one that is all there is, or that holds folders and no pictures.
+
+    A class may be called "train".
+    """
     names = defaultdict(list)
     for name in folder.folders:
         if kind := split_of(name):
             names[kind].append(name)
     alone = len([name for name in folder.folders if not is_hidden(name)]) == 1 and not _pictures(folder)
-    if len(names) < 2 and not (names and alone):
+    if len(names) < 2 and not (names and alone) and not any(_holds_classes(folder.path + name) for name in names["train"]):
         return []
     return [(kind if len(names[kind]) == 1 else name, folder.path + name) for kind in SPLITS for name in names[kind]]
+
+
+def _holds_classes(path: str) -> bool:
+    """Tell whether a folder looks like a training set, and not like a class that is called so."""
+    folder = _read(path)
+    return len(folder.folders) > 1 and not _pictures(folder)
 
 
 def _said(folder: Folder, splits: Roots) -> list[str]:

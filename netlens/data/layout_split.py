@@ -14,6 +14,7 @@ from netlens.errors import FileProblem
 from netlens.loading.words import one_line
 from netlens.wording import counted
 
+NO_CLASSES = frozenset(("images", "imgs", "img", "jpegimages", "jpg"))  # folders of all pictures, beside labels or annotations
 MOST_INDICES = 12  # classes whose indices are shown
 NO_CLASS = -1
 
@@ -28,7 +29,7 @@ class _Branch:
     files: int = 0
     taken: int = 0  # by ImageFolder
     pictures: int = 0  # that are opened
-    holds_folders: bool = False  # and nothing else
+    parts: str = ""  # the folder in it from which several ways lead on, before there is any picture
     readable: bool = True
 
     @property
@@ -79,14 +80,13 @@ class SplitReader:
     def _below(self, branch: _Branch, above: Way) -> Iterator[str]:
         branch.readable = False
         for folder in walk(branch.path, above, self._odd):
-            first, before = not branch.readable, branch.pictures
-            branch.readable = True
+            before, branch.readable = branch.pictures, True
             yield from self._pictures(folder, branch)
             found = branch.pictures - before
-            if first:
-                branch.holds_folders = not found and len(folder.folders) > 1
-            elif found and not branch.hidden and is_hidden(folder.name):
-                self._odd.tell("hidden-file", folder.path[:-1], f"a hidden folder, from which {counted(found, 'picture')} are taken")
+            if not branch.pictures and not branch.parts and len(folder.folders) > 1:
+                branch.parts = folder.path[:-1]
+            if found and not branch.hidden and is_hidden(folder.name):
+                self._odd.tell("hidden-file", folder.path[:-1], f"a hidden folder, whose {counted(found, 'picture')} ImageFolder takes")
 
     def _pictures(self, folder: Folder, branch: _Branch) -> Iterator[str]:
         self._names(folder, branch)
@@ -129,9 +129,11 @@ class SplitReader:
 
     @property
     def _flat(self) -> bool:
-        """Whether there are no classes: pictures lie in the root, and not in folders, or a few in one folder."""
-        full = [branch.pictures for branch in self._branches if branch.pictures and not branch.hidden]
-        return self._own.pictures > 0 and (not full or (len(full) == 1 and self._own.pictures > full[0]))
+        """Whether there are no classes: most pictures lie in the root, or all in a folder that is called "images"."""
+        full = [branch for branch in self._branches if branch.pictures and not branch.hidden]
+        if self._own.pictures:
+            return not full or (len(full) == 1 and self._own.pictures > full[0].pictures)
+        return len(full) == 1 and full[0].name.lower() in NO_CLASSES and not full[0].parts
 
     def _judge(self, own: list[str], top: Folder) -> None:
         for suffix, count in self.others.most_common():
@@ -153,9 +155,11 @@ class SplitReader:
         for branch in self._branches:
             if branch.pictures and branch.hidden:
                 self._odd.tell("hidden-file", branch.path, f"a hidden folder with {counted(branch.pictures, 'picture')}")
-            elif branch.pictures:
+            elif branch.pictures and self._own.pictures:
                 what = f"most pictures lie in {one_line(self.root)} itself"
                 self.notes.append(f"{what}: those in {one_line(branch.path)} are looked at, but it is taken for no class")
+            elif branch.pictures:
+                self.notes.append(f"all pictures lie in {one_line(branch.path)}, which is taken for no class")
 
     def _judge_class(self, branch: _Branch) -> None:
         held = counted(branch.taken, "picture") if branch.taken else "no pictures"
@@ -176,6 +180,6 @@ class SplitReader:
 
     def _judge_nesting(self) -> None:
         full = [branch for branch in self._branches if branch.pictures and not branch.hidden]
-        if len(full) == 1 and full[0].holds_folders:
-            path = one_line(full[0].path)
+        if len(full) == 1 and full[0].parts:
+            path = one_line(full[0].parts)
             self.notes.append(f"all pictures are below {path}, for ImageFolder one class: if its folders are the classes, name {path}")

@@ -6,6 +6,8 @@ import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import PurePath
@@ -17,6 +19,7 @@ from netlens.data import jpeg, magic
 from netlens.data.hashing import SIDE, perceptual
 from netlens.data.letterbox import inside
 from netlens.data.looks import Looks, is_grey, judged, measured
+from netlens.data.modes import alpha_faults, kind_faults
 from netlens.data.records import BITS, FLAGS, FORMATS, MODES, RECORD, THUMB
 
 LARGEST_FILE = 512 << 20  # bytes; larger ones are not read
@@ -25,11 +28,16 @@ REDUCED = 4_000_000  # pixels: JPEG files over this are decoded at a half, a qua
 ENOUGH = 250_000  # pixels that a reduced picture has at least
 TOO_SMALL = 10  # pixels a side, as Ultralytics' dataset scan
 FLAT = 6.0  # standard deviation of grey, under which a perceptual hash is that of noise
-_ORIENTATION = 0x0112  # EXIF and TIFF
-_SUBFILE, _BITS = 254, 258  # TIFF
 _PLACES = {name: place for place, name in enumerate(FORMATS)}
 _MODES = {name: place for place, name in enumerate(MODES)}
-_UNJUDGED = ("picture-damaged", "all-transparent", "mode-16-bit", "mode-float", "mode-bilevel", "too-small")  # what their pixels are, follows
+_UNJUDGED = (
+    "picture-damaged",
+    "all-transparent",
+    "mode-16-bit",
+    "mode-float",
+    "mode-bilevel",
+    "too-small",
+)  # what their pixels are, follows
 _WASHED = ("blank", "dark", "bright", "low-contrast")  # too little is left to tell grey from colour
 
 
@@ -43,6 +51,10 @@ class _Seen:
     def tell(self, code: str, detail: str = "") -> None:
         self.told[code] = detail
         self.row["flags"] |= np.uint64(BITS[code])
+
+    def tell_all(self, faults: Iterable[tuple[str, str]]) -> None:
+        for code, detail in faults:
+            self.tell(code, detail)
 
     def detail(self) -> str:
         return next((self.told[code] for code in FLAGS if code != "mode-grey" and code in self.told), "")
@@ -66,7 +78,7 @@ def look(path: str) -> tuple[np.ndarray, str]:
 def _read(path: str, seen: _Seen) -> bytes:
     """Return the bytes of a file; b"" where that is told already."""
     try:
-        status = os.stat(path)
+        status = os.stat(path)  # noqa: PTH116
         if not stat.S_ISREG(status.st_mode):
             seen.tell("file-unreadable", "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device")
             return b""
@@ -91,7 +103,9 @@ def _look_into(data: bytes, path: str, seen: _Seen) -> None:
     name = magic.picture_format(data)
     if not name:
         unread = magic.unread_picture(data)
-        seen.tell("picture-undecodable", f"{unread}, which Pillow does not read") if unread else seen.tell("not-an-image", magic.described(data))
+        seen.tell("picture-undecodable", f"{unread}, which Pillow does not read") if unread else seen.tell(
+            "not-an-image", magic.described(data)
+        )
         return
     seen.row["format"] = _PLACES.get(name, _PLACES["other"])
     owner = magic.suffix_owner(PurePath(path).suffix)
@@ -117,10 +131,11 @@ def _decode(data: bytes, name: str, seen: _Seen) -> None:
         seen.tell("picture-too-large", f"{im.width:,} x {im.height:,} pixels")
         return
     if not missing:
-        _judge_header(im, data, name, seen)
-        _load(im, structure, seen)
+        seen.tell_all(kind_faults(im, data, name))
+        with _silenced() if name == "TIFF" else nullcontext():
+            _load(im, structure, seen)
         _judge_damage(im, data, name, structure, seen)
-        _judge_alpha(im, seen)
+        seen.tell_all(alpha_faults(im))
         _judge_pixels(im, seen)
 
 
@@ -133,38 +148,6 @@ def _opened(data: bytes, name: str, structure: jpeg.Structure | None) -> Image.I
     if name not in Image.OPEN:
         raise OSError(f"this Pillow does not read {name}")
     return Image.OPEN[name][0](BytesIO(data), "")
-
-
-def _judge_header(im: Image.Image, data: bytes, name: str, seen: _Seen) -> None:
-    mode, depth = im.mode, 8
-    if name == "PNG":
-        depth = magic.png_depth(data)
-    elif name == "TIFF":
-        depth = max(im.tag_v2.get(_BITS, (8,)))  # type: ignore[attr-defined]
-    if mode.startswith("I;16") or depth == 16:
-        seen.tell("mode-16-bit", f"{depth} bits a channel" if depth > 8 else "16 bits a channel")
-    elif mode in ("I", "F"):
-        seen.tell("mode-float", f"mode {mode}")
-    elif mode in ("CMYK", "1"):
-        seen.tell("mode-cmyk" if mode == "CMYK" else "mode-bilevel")
-    elif mode in ("P", "PA"):
-        seen.tell("mode-palette")
-    elif mode in ("L", "LA"):
-        seen.tell("mode-grey")
-    if "exif" in im.info and im.getexif().get(_ORIENTATION, 1) not in (0, 1):
-        seen.tell("exif-rotated", f"EXIF orientation {im.getexif()[_ORIENTATION]}")
-    if name != "JPEG" and getattr(im, "is_animated", False) and not _has_thumbnail(im, name):
-        seen.tell("animated", "more than one page" if name == "TIFF" else "more than one frame")
-
-
-def _has_thumbnail(im: Image.Image, name: str) -> bool:
-    """Tell whether the second page of a TIFF file is a smaller copy of the first, and no page."""
-    if name != "TIFF":
-        return False
-    im.seek(1)
-    smaller = bool(im.tag_v2.get(_SUBFILE, 0) & 1)  # type: ignore[attr-defined]
-    im.seek(0)
-    return smaller
 
 
 def _load(im: Image.Image, structure: jpeg.Structure | None, seen: _Seen) -> None:
@@ -183,6 +166,23 @@ def _load(im: Image.Image, structure: jpeg.Structure | None, seen: _Seen) -> Non
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what libtiff writes about broken files, past Python, from standard error."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _judge_damage(im: Image.Image, data: bytes, name: str, structure: jpeg.Structure | None, seen: _Seen) -> None:
     what = magic.wrong_checksum(data) if name == "PNG" else ""
     if structure and isinstance(im, jpeg.WatchedJpeg):
@@ -190,17 +190,6 @@ def _judge_damage(im: Image.Image, data: bytes, name: str, structure: jpeg.Struc
         seen.row["quality"] = jpeg.quality_of(im.quantization.get(0, []))
     if what:
         seen.tell("picture-damaged", what)
-
-
-def _judge_alpha(im: Image.Image, seen: _Seen) -> None:
-    if "A" not in im.getbands() and "transparency" not in im.info:
-        return
-    alpha = im if "A" in im.getbands() else im.convert("RGBA")
-    low, high = alpha.getchannel("A").getextrema()
-    if high == 0:
-        seen.tell("all-transparent", "every pixel is transparent")
-    elif low < 255:  # type: ignore[operator]
-        seen.tell("mode-alpha", f"alpha from {low} to {high} of 255")
 
 
 def _judge_pixels(im: Image.Image, seen: _Seen) -> None:
@@ -212,7 +201,7 @@ def _judge_pixels(im: Image.Image, seen: _Seen) -> None:
         seen.tell("too-small", f"{row['width']} x {row['height']} pixels")
     if any(code in seen.told for code in _UNJUDGED):
         return
-    framed = inside(looks.grey) if looks.spread else None
+    framed = inside(looks.pixels) if looks.spread else None
     if framed:
         seen.tell("letterboxed", f"{1 - (framed[2] - framed[0]) * (framed[3] - framed[1]):.0%} of it is bars")
         im = im.crop(tuple(round(at * side) for at, side in zip(framed, (im.width, im.height) * 2, strict=True)))  # type: ignore[arg-type]
@@ -229,10 +218,10 @@ def _fill(row: np.void, looks: Looks, im: Image.Image) -> None:
     row["sums"] = np.broadcast_to(looks.sums, (3, 2)).T.ravel()
     row["low"], row["high"], row["spread"] = looks.low, looks.high, looks.spread
     row["sharpness"], row["direction"] = looks.sharpness, looks.direction
-    small = looks.grey.resize((SIDE, SIDE), Image.Resampling.BOX)
-    row["thumb"] = np.asarray(small.resize((THUMB, THUMB), Image.Resampling.BOX))
+    small = np.asarray(looks.grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+    row["thumb"] = (small.reshape(THUMB, 2, THUMB, 2).sum(axis=(1, 3), dtype=np.uint16) + 2) >> 2
     if looks.spread >= FLAT:
-        row["hash"], row["mirrored"] = perceptual(np.asarray(small))
+        row["hash"], row["mirrored"] = perceptual(small)
 
 
 def _tell_failure(error: Exception, seen: _Seen) -> None:

@@ -8,26 +8,39 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
+from math import sqrt
 
 import numpy as np
 from PIL import Image, ImageChops
 
-from netlens.data.resampled import enlargement
+from netlens.data.resampled import blocks, enlargement
 from netlens.wording import number
 
-SIDE = 128  # pixels a side of the grey picture that is judged, about (96..191): shrinking by whole numbers is exact, and fast
+SIDE = 128  # pixels a side of the grey picture that is judged, about (by area): shrinking by a whole number is exact, and fast
 BLANK = 1.5  # standard deviation of grey; clean: over 28
 DARK = 64  # 99th percentile of grey; planted: up to 24, clean: over 130
 BRIGHT = 190  # 1st percentile; planted: over 241, clean: under 79
 STRAY = 0.0002  # share of pixels that may lie outside; more are stars or lamps in the dark, lines of a drawing, a bird in the fog
-LOW_CONTRAST = 40  # between the percentiles; planted: up to 24, clean: over 102
-TEXTURED = 0.05  # sharpness: a picture whose contrast was taken keeps its texture; fog and sky have none
-SOFT = 0.03  # sharpness; planted: up to .0154, clean: over .082
+LIT = 96  # what a dark picture has nothing over, but for STRAY, and a bright one nothing as far from white
+LOW_CONTRAST = 34  # between the percentiles; planted: up to 24, clean: over 102, but for fog: over 35
+SOFT = 0.12  # sharpness; planted: up to .0154 (.04 at half the blur), clean: over .082, so that it takes a second sign
+SUSPECT = 0.25  # sharpness; enlarged five times: up to .25, a twentieth of clean ones as well
+MOVED = 0.45  # sharpness that motion along one line can leave: across it everything stays sharp
+ONE_WAY = 0.6  # smaller over larger variance of the gradients; motion: under .5 in nine of ten
+# Variance of I(x + 3) - I(x) over that of I(x + 1) - I(x): 9 where a picture is smooth, 3 where it is made of edges, 1 where it is noise.
+# Along a blur: over 6.4 (480 planted in photographs and scenes), across motion: under 5.5 in nine of ten, clean: under 5.4, skies: 6.1.
+SMOOTH = 6.4
+ROUGH = 5.5
+TEXTURED = 0.05  # sharpness; a picture whose contrast was taken keeps its texture: over .11
+STRUCTURE = 2.1  # in the direction of more: a picture whose contrast was taken keeps its structure, a grainy sky has under 2.1
+PLAIN = 4.0  # standard deviation of grey around a smooth surface (of degree 2): a sky or a wall has under 2, what is blurred over 8
 NOISY = 12.0  # sharpness; white noise: 20 by theory, clean: under 2.5
+EVEN = 0.8  # smaller over larger variance of the gradients of noise; text and fences have less
 CHEQUERED = 30.0  # sharpness that noise cannot have, and patterns of single pixels do
-ONE_WAY = 0.2  # smaller over larger variance of the gradients; planted: .075 in the median, clean: over .29
 SAME = 3  # largest difference between channels of a grey picture: what JPEG's colour planes leave
-SMALLEST = 32  # pixels a side, below which there is too little to call it blurred or noisy
+SMALLEST = 32  # pixels a side, below which there is too little to tell noise
+SMALL = 80  # or blur: a photograph shrunk to 64 can be as smooth
+_ENLARGED = "enlarged about {} times"
 _POWERS = np.stack([np.arange(256), np.arange(256) ** 2], axis=1)
 
 
@@ -39,6 +52,7 @@ class Looks:
     counts: np.ndarray  # (C, 256) int64, how many pixels of each channel have which value
     colours: Image.Image  # shrunk by whole numbers
     grey: Image.Image  # the same, mode L
+    pixels: np.ndarray  # the same, (h, w) uint8
     low: int  # 1st percentile of grey
     high: int  # 99th
     spread: float  # standard deviation of grey
@@ -49,10 +63,11 @@ class Looks:
 def measured(im: Image.Image) -> Looks:
     """Measure a picture in RGB or L."""
     counts = np.array(im.histogram(), dtype=np.int64).reshape(-1, 256)
-    colours = im.reduce((max(1, round(im.width / SIDE)), max(1, round(im.height / SIDE))))
+    colours = im.reduce(max(1, round(sqrt(im.width * im.height) / SIDE)))
     grey = colours.convert("L")
     low, high, variance = _levels(grey)
-    return Looks(counts @ _POWERS, counts, colours, grey, low, high, variance**0.5, *_texture(np.asarray(grey), variance))
+    pixels = np.frombuffer(grey.tobytes(), np.uint8).reshape(grey.height, grey.width)
+    return Looks(counts @ _POWERS, counts, colours, grey, pixels, low, high, variance**0.5, *_texture(pixels, variance))
 
 
 def is_grey(looks: Looks, pixels: int) -> bool:
@@ -75,18 +90,25 @@ def judged(looks: Looks, im: Image.Image) -> tuple[str, str]:
         return _light_fault(looks)
     if min(looks.grey.size) < SMALLEST:
         return "", ""
-    if NOISY < looks.sharpness:
-        return ("noisy", f"its texture is {number(looks.sharpness)} times its contrast; pure noise has 20") if _is_noise(looks) else ("", "")
-    return _soft_fault(looks, im) if looks.sharpness < SOFT or looks.direction < ONE_WAY else ("", "")
+    if looks.sharpness > NOISY:
+        text = f"its texture is {number(looks.sharpness)} times its contrast; pure noise has 20"
+        return ("noisy", text) if _is_noise(looks) else ("", "")
+    if min(looks.grey.size) < SMALL:
+        return "", ""
+    if factor := blocks(im):
+        return "upscaled", _ENLARGED.format(number(factor))
+    one_way = looks.direction < ONE_WAY and looks.sharpness < MOVED
+    return _soft_fault(looks, im) if looks.sharpness < SUSPECT or one_way else ("", "")
 
 
 def _light_fault(looks: Looks) -> tuple[str, str]:
     lowest, highest = _extremes(looks.counts)
     if looks.high < DARK:
-        return ("dark", f"99 % of it is darker than {looks.high + 1} of 255") if highest.max() < 128 else ("", "")
+        return ("dark", f"99 % of it is darker than {looks.high + 1} of 255") if highest.max() < LIT else ("", "")
     if looks.low > BRIGHT:
-        return ("bright", f"99 % of it is brighter than {looks.low - 1} of 255") if lowest.min() >= 128 else ("", "")
-    if looks.sharpness > TEXTURED and (highest - lowest).max() < 2 * LOW_CONTRAST:
+        return ("bright", f"99 % of it is brighter than {looks.low - 1} of 255") if lowest.min() > 255 - LIT else ("", "")
+    near = looks.sharpness > TEXTURED and (highest - lowest).max() < 2 * LOW_CONTRAST
+    if near and STRUCTURE < max(growth for _, growth in _growths(looks)) < SMOOTH:
         return "low-contrast", f"98 % of it lies between {looks.low} and {looks.high} of 255"
     return "", ""
 
@@ -99,17 +121,43 @@ def _extremes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _is_noise(looks: Looks) -> bool:
     """Tell noise, which is everywhere, from stars, which are few, and from patterns of single pixels."""
-    _, laplacian = _derivatives(np.asarray(looks.grey))
+    _, laplacian = _derivatives(looks.pixels)
     size = np.abs(laplacian)
-    return looks.sharpness < CHEQUERED and float(np.median(size)) > 0.4 * float(np.sqrt(np.mean(size**2)))  # of a normal distribution: .67
+    spread_out = looks.sharpness < CHEQUERED and looks.direction > EVEN
+    return spread_out and float(np.median(size)) > 0.4 * float(np.sqrt(np.mean(size**2)))  # of a normal distribution: .67
 
 
 def _soft_fault(looks: Looks, im: Image.Image) -> tuple[str, str]:
-    if looks.sharpness < SOFT and (factor := enlargement(im)):
-        return "upscaled", f"enlarged about {number(factor)} times"
-    if looks.direction < ONE_WAY:
+    if _unevenness(looks.grey) < PLAIN:
+        return "", ""
+    if looks.sharpness < SUSPECT and (factor := enlargement(im)):
+        return "upscaled", _ENLARGED.format(number(factor))
+    (_, weak), (_, strong) = _growths(looks)
+    if weak > SMOOTH and strong < ROUGH and looks.direction < ONE_WAY:
         return "motion-blurred", f"its gradients are {number(1 / max(looks.direction, 1e-3))} times stronger in one direction"
-    return "blurred", f"its texture is {number(looks.sharpness)} times its contrast; sharp pictures have over 0.08"
+    if looks.sharpness < SOFT and max(weak, strong) > SMOOTH and min(weak, strong) > ROUGH:
+        return "blurred", f"its texture is {number(looks.sharpness)} times its contrast; sharp pictures have over 0.08"
+    return "", ""
+
+
+def _growths(looks: Looks) -> list[tuple[float, float]]:
+    """Return for the direction of weaker gradients, and of stronger ones, their variance and how it grows."""
+    grey = looks.pixels.astype(np.float64)
+    return sorted((_growth(grey), _growth(grey.T))) if min(grey.shape) > 3 else [(0.0, 0.0)] * 2
+
+
+def _growth(grey: np.ndarray) -> tuple[float, float]:
+    """Return the variance of neighbours' differences across (h, w), and how many times it grows over three pixels."""
+    near, far = float((grey[:, 1:] - grey[:, :-1]).var()), float((grey[:, 3:] - grey[:, :-3]).var())
+    return near, far / near if near else 0.0
+
+
+def _unevenness(grey: Image.Image) -> float:
+    """Return the standard deviation of grey around the surface of degree 2 that fits it best."""
+    values = np.asarray(grey.resize((16, 16), Image.Resampling.BOX)).astype(np.float64).ravel()
+    y, x = (axis.ravel() for axis in np.mgrid[-1:1:16j, -1:1:16j])
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    return float((values - terms @ np.linalg.lstsq(terms, values, rcond=None)[0]).std())
 
 
 def _levels(grey: Image.Image) -> tuple[int, int, float]:
@@ -145,5 +193,6 @@ def _derivatives(grey: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
 
 
 def _variance(values: np.ndarray) -> float:
-    mean = float(values.sum()) / values.size
-    return max(0.0, float(np.einsum("ij,ij->", values, values)) / values.size - mean * mean)  # no BLAS: its threads would change the last bits
+    """Return the variance of (h, w), without BLAS: its threads would change the last bits."""
+    mean = float(np.einsum("ij->", values)) / values.size
+    return max(0.0, float(np.einsum("ij,ij->", values, values)) / values.size - mean * mean)

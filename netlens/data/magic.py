@@ -128,10 +128,13 @@ def _png(data: bytes) -> tuple[str, str]:
         (length,) = struct.unpack_from(">I", data, place)
         kind, end = data[place + 4 : place + 8], place + 12 + length
         if not kind.isalpha():
-            break
+            if data.count(0, place) == size - place:
+                break
+            return "", wrong or f"no part begins at byte {place:,}, where one must"
         if end > size:
             return _short(size, end), wrong
-        if kind[:1].isupper() and not wrong and zlib.crc32(memoryview(data)[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        sum_ = int.from_bytes(data[end - 4 : end], "big")
+        if kind[:1].isupper() and not wrong and zlib.crc32(memoryview(data)[place + 4 : end - 4]) != sum_:
             wrong = f"the checksum of its {kind.decode('ascii')} data at byte {place:,} is wrong"
         if kind == b"IEND":
             return "", wrong

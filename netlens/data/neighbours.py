@@ -12,8 +12,8 @@ BANDS = ((0, 21), (21, 21), (42, 22))  # first bit and width: 254 values of each
 MOST = 16  # neighbours that a hash is sure to keep: the frames of a film have thousands
 BLOCK = 1 << 17  # hashes that are looked up at once: their arrays stay in the cache
 STEP = 1 << 18  # pairs that are compared at once
-ALLOWED = 1 << 25  # comparisons for one block and one value of a band: hashes that clump have n^2
-BUFFER = 1 << 20  # pairs between two prunings
+ALLOWED = 1 << 20  # comparisons for one block and one value of a band: hashes that clump have n^2
+BUFFER = 1 << 18  # pairs between two prunings
 _ONES = np.array([value.bit_count() for value in range(1 << 16)], dtype=np.uint8)
 
 
@@ -44,8 +44,7 @@ def close_pairs(
     Returns:
         (P,) PAIR, and the number of comparisons that were left out because too many hashes are alike: 0 where the result is exact.
     """
-    found: list[np.ndarray] = []
-    left_out, limit = 0, BUFFER
+    found, left_out = _Nearest(len(hashes), most), 0
     for task, (table, band, mask, rows) in enumerate(_lookups(hashes, others, distance // len(BANDS))):
         if task % parts != part:
             continue
@@ -55,25 +54,59 @@ def close_pairs(
             if counts.sum() > ALLOWED:
                 counts = np.minimum(counts, ALLOWED // len(counts))
             left_out -= int(counts.sum())
-            found += _compared(table, band, entries, starts, counts, distance)
-        if sum(map(len, found)) > limit:
-            found = [nearest(np.concatenate(found), most)]
-            limit = 2 * len(found[0]) + BUFFER
-    return nearest(np.concatenate([np.empty(0, PAIR), *found]), most), left_out
+            for pairs in _compared(table, band, entries, starts, counts, distance):
+                found.add(pairs)
+    return found.reduced(), left_out
 
 
-def nearest(pairs: np.ndarray, most: int = MOST) -> np.ndarray:
+class _Nearest:
+    """The nearest pairs of each hash among those that are added."""
+
+    def __init__(self, count: int, most: int) -> None:
+        self._most, self._room = most, BUFFER
+        self._parts = [np.empty(0, PAIR)]
+        self._worst = np.full(count, np.iinfo(np.int64).max)  # of each hash, the last of its nearest; what is further cannot be kept
+
+    def add(self, pairs: np.ndarray) -> None:
+        first, second = pairs["first"], pairs["second"]
+        pairs = pairs[(_nearness(pairs, second) <= self._worst[first]) | (_nearness(pairs, first) <= self._worst[second])]
+        self._parts.append(pairs)
+        self._room -= len(pairs)
+        if self._room < 0:
+            self._room = len(self.reduced()) + BUFFER
+
+    def reduced(self) -> np.ndarray:
+        kept = nearest(np.concatenate(self._parts), self._most, self._worst)
+        self._parts = [kept]
+        return kept
+
+
+def _nearness(pairs: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Return numbers in the order of distance, then of place."""
+    ranked: np.ndarray = (pairs["distance"].astype(np.int64) << 32) + partner
+    return ranked
+
+
+def nearest(pairs: np.ndarray, most: int = MOST, worst: np.ndarray | None = None) -> np.ndarray:
     """Keep each pair once, where it is among the `most` nearest of one of its two; sorted.
 
     What is kept of parts that were each reduced like this is the same as of the whole.
+
+    Args:
+        pairs: PAIR.
+        most: of each hash.
+        worst: by hash, takes the last of its `most` nearest.
     """
     pairs = pairs[np.lexsort((pairs["distance"], pairs["second"], pairs["first"]))]
     pairs = pairs[begins_of(pairs["first"], pairs["second"])]
     own = np.concatenate([pairs["first"], pairs["second"]])
-    partner = np.concatenate([pairs["second"], pairs["first"]])
-    order = np.lexsort((partner, np.tile(pairs["distance"], 2), own))
+    near = np.concatenate([_nearness(pairs, pairs["second"]), _nearness(pairs, pairs["first"])])
+    order = np.lexsort((near, own))
     begins = np.flatnonzero(begins_of(own[order]))
-    rank = np.arange(len(own)) - np.repeat(begins, np.diff(np.append(begins, len(own))))
+    rank = np.arange(len(own)) - np.repeat(begins, np.diff(begins, append=len(own)))
+    if worst is not None:
+        last = order[rank == most - 1]
+        worst[own[last]] = near[last]
     kept = np.zeros(len(pairs), dtype=bool)
     kept[order[rank < most] % max(1, len(pairs))] = True
     chosen: np.ndarray = pairs[kept]

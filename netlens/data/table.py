@@ -11,7 +11,7 @@ from netlens.data.layout_roots import SPLITS, existing_folder
 from netlens.data.listing import Listing, Paths, Split
 from netlens.data.table_columns import choose_columns, known_name
 from netlens.data.table_files import Finder, current_folder, key_of
-from netlens.data.table_labels import Numbering, number_labels
+from netlens.data.table_labels import Numbering, is_missing, number_labels
 from netlens.data.table_reading import Table, open_table
 from netlens.data.table_rows import Rows, TableReader
 from netlens.data.tree import Oddities, joined, walk
@@ -79,13 +79,15 @@ def _first_rows(table: Table) -> list[list[str]]:
 
 
 def _tell_repeats(rows: Rows, readers: Sequence[TableReader], odd: Oddities) -> np.ndarray:
-    """Tell files that several rows of a split name; return the first row of each file."""
+    """Tell files that several rows of a split name; return the first row of each file. What is no label is told by itself."""
     kept, groups = rows.repeated()
     texts = list(rows.texts)
     for group in groups:
-        places = [rows.text[row] for row in group]
+        if readers[rows.table[group[0]]].part is not None:
+            continue
+        places = dict.fromkeys(rows.text[row] for row in group)
         first, *others = (_where(rows, readers, int(row)) for row in group)
-        labels = [repr(texts[place]) if place >= 0 else "none" for place in dict.fromkeys(places)]
+        labels = [repr(texts[place]) for place in places if place >= 0 and not is_missing(texts[place])]
         if len(labels) > 1:
             odd.tell("label-conflict", first, f"labels {', '.join(labels)}", *others)
         else:

@@ -23,6 +23,7 @@ _LABELS = (
 )
 PATHS = _PATHS.split()  # usual names, less separators, the most telling first
 LABELS = _LABELS.split()
+PARTS = frozenset(("xmin", "x1", "bbox", "boundingbox", "bndbox", "boxes", "encodedpixels", "rle"))  # of pictures: boxes and masks
 SPLITS = ("split", "set", "subset", "partition", "phase", "fold")
 TELLING = 20  # rows that tell whether a column names files
 ONES = frozenset(("0", "1", "0.0", "1.0"))
@@ -42,6 +43,11 @@ class Columns:
 def known_name(text: str) -> bool:
     """Tell whether a text is the usual name of a column."""
     return _plain(text) in {*PATHS, *LABELS, *SPLITS}
+
+
+def of_parts(header: Sequence[str]) -> str | None:
+    """Return the column that tells boxes or masks; None: there is none."""
+    return next((name for name in header if _plain(name) in PARTS), None)
 
 
 def choose_columns(
@@ -107,7 +113,7 @@ def _labels(table: Table, rows: Sequence[Sequence[str]], path: int, split: int |
     likely = [place for place in rest if len({row[place] for row in rows}) <= max(OF_CLASSES * len(rows), TELLING)]
     if len(likely) == 1:
         return Columns(path, likely[0], split=split), []
-    hint = f": name one of {listed([table.header[place] for place in rest])} with --label-column" if rest else ""
+    hint = f": if one of its others does, name it with --label-column: {listed([table.header[place] for place in rest])}" if rest else ""
     return Columns(path, split=split), [f"{table.shown} has no column that is known to hold labels{hint}"]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from netlens.wording import listed, share
+from netlens.wording import share
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 EXACT = 2**53  # below it, a float holds every integer
@@ -32,6 +32,11 @@ class Numbering:
     notes: list[str] = field(default_factory=list)
 
 
+def is_missing(text: str) -> bool:
+    """Tell whether a cell holds no label."""
+    return text.strip().lower() in MISSING
+
+
 def number_labels(texts: Sequence[str], counts: np.ndarray, classes: Sequence[str] | int | None) -> Numbering:
     """Turn labels into class indices: integers stand for themselves, names are numbered in their order, or in that of `classes`.
 
@@ -40,7 +45,7 @@ def number_labels(texts: Sequence[str], counts: np.ndarray, classes: Sequence[st
         counts: how many rows have each.
         classes: names in the order of their indices, or how many there are; None: unknown.
     """
-    lost = {place: repr(text) if text else "an empty cell" for place, text in enumerate(texts) if text.strip().lower() in MISSING}
+    lost = {place: repr(text) if text else "an empty cell" for place, text in enumerate(texts) if is_missing(text)}
     given = [place for place in range(len(texts)) if place not in lost]
     found = _numbered([texts[place] for place in given], counts[given], classes)
     index = np.full(len(texts), -1, dtype=np.int32)
@@ -133,7 +138,10 @@ def _of_names(texts: Sequence[str], values: Sequence[float | None], counts: np.n
     if numeric and counts[numeric].sum() <= STRAY * counts.sum() and _words(texts, values):
         found.faults["label-type"] = {place: f"{texts[place]!r} among names" for place in numeric}
     if classes is not None and len(names) > classes:
-        found.whole["label-range"] = f"{len(names):,} names, and --classes says {classes}: {listed(names)}"
+        rarest = sorted(range(len(texts)), key=lambda place: (int(counts[place]), texts[place]))[: len(names) - classes]
+        found.faults["label-range"] = {
+            place: f"{texts[place]!r}, of the rarest among {len(names):,} names, and --classes says {classes}" for place in sorted(rarest)
+        }
     return found
 
 

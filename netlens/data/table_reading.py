@@ -13,6 +13,7 @@ from netlens.data.tree import Oddities
 from netlens.errors import FileProblem
 from netlens.loading.suggest import did_you_mean
 from netlens.loading.words import one_line, user_path
+from netlens.wording import counted
 
 SAMPLE = 65_536  # characters that tell what separates cells
 CHUNK = 1 << 20  # bytes
@@ -46,7 +47,7 @@ class Table:
             if len(row) == len(self.header):
                 yield line, row
             else:
-                odd.tell("row-malformed", f"{self.path}:{line}", f"{len(row)} cells, and others have {len(self.header)}")
+                odd.tell("row-malformed", f"{self.path}:{line}", f"{counted(len(row), 'cell')}, and others have {len(self.header)}")
 
     def _records(self, odd: Oddities) -> Iterator[tuple[int, list[str]]]:
         with user_path(self.path).open(newline="", encoding=self.encoding, errors="replace") as file:
@@ -58,7 +59,9 @@ class Table:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    odd.tell("row-malformed", f"{self.path}:{line}", one_line(error))
+                    lost = reader.line_num - line
+                    more = f", and {counted(lost, 'line')} after it {'is' if lost == 1 else 'are'} lost with it" if lost > 0 else ""
+                    odd.tell("row-malformed", f"{self.path}:{line}", one_line(error) + more)
                     continue
                 if any(map(str.strip, row)):
                     yield line, row

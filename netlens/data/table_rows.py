@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from netlens.data.layout_roots import split_of
-from netlens.data.table_columns import Columns
+from netlens.data.table_columns import Columns, of_parts
 from netlens.data.table_files import Finder, key_of
 from netlens.data.table_reading import Table
 from netlens.data.tree import Oddities
 from netlens.errors import FileProblem
-from netlens.loading.words import one_line
+from netlens.loading.words import listed, one_line
 
 NO_LABEL = -1
 
@@ -92,8 +92,19 @@ class TableReader:
     def notes(self) -> list[str]:
         """Return what is to be said about how files were found."""
         column = one_line(self.table.header[self.columns.path])
-        added = ", ".join(sorted(self.finder.added))
-        return [f"{self.table.shown}: files are those of column {column} with {added} added"] if added else []
+        added, entered = ", ".join(sorted(self.finder.added)), listed(sorted(self.finder.entered))
+        told = [f"files are those of column {column} with {added} added"] if added else []
+        told += [f"files were found in {entered}"] if entered else []
+        if self.part is not None:
+            told.append(
+                f"by column {one_line(self.part)} its rows are parts of pictures: of several for one, the label of the first counts"
+            )
+        return [f"{self.table.shown}: {each}" for each in told]
+
+    @property
+    def part(self) -> str | None:
+        """The column by which a row is a part of a picture, so that a picture may have several; None: a row is a picture."""
+        return of_parts(self.table.header)
 
     def _split(self, row: list[str]) -> str | None:
         return self.name if self.columns.split is None else split_of(row[self.columns.split])
@@ -112,4 +123,5 @@ class TableReader:
         column = one_line(self.table.header[self.columns.path])
         what = f"none of the files in column {column} of {self.table.shown} exists, such as {one_line(self.finder.tried(lost))}"
         back = "write / for \\ in its paths" if "\\" in lost else "name the folder at which its paths begin with --images"
+        back = "download the files first, and name their folder with --images" if "://" in lost else back
         return FileProblem(what, hint=f"{back}, or another column with --path-column")

@@ -37,7 +37,16 @@ def label_of(batch: Any) -> tuple[str, Any]:
     if isinstance(batch, Mapping):
         name = next((name for name in LABELS if name in batch), "")
         return name, batch.get(name)
-    return ("1", batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else ("", None)
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        return "", None
+    return ("0", batch[0]) if len(batch) == 2 and _comes_first(*batch) else ("1", batch[1])
+
+
+def _comes_first(label: Any, picture: Any) -> bool:
+    """Tell whether a label is before its picture, or labels are before their pictures."""
+    is_picture = is_image(picture) or (isinstance(picture, Tensor) and picture.dim() >= 3 and picture.is_floating_point())
+    whole = isinstance(label, int) or (isinstance(label, Tensor) and label.dim() < 2 and not (label.is_floating_point() or label.is_complex()))
+    return is_picture and whole
 
 
 def in_lists(samples: list[Any], anything: bool = False) -> Any:

@@ -35,10 +35,8 @@ def own_loader(
     state |= {
         "num_workers": workers,
         "prefetch_factor": (loader.prefetch_factor or PREFETCH) if workers else None,
-        "persistent_workers": False,
         "pin_memory": False,
         "timeout": timeout if workers else 0,
-        "drop_last": False,
         "in_order": True,
         "_iterator": None,
     }

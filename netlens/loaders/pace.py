@@ -65,9 +65,6 @@ def paced(
         timed = attempted(partial(_timed, loader, loader.num_workers, LONG), LONGEST, "the loader was not timed with its workers", say)
     if timed is None or not timed.gaps:
         return None, []
-    load, cpus = _load(), usable_cpus()
-    if load > cpus:
-        say(f"the machine was busy while the loader was timed: load {load:.1f} on {counted(cpus, 'CPU')}; alone it may be faster")
     rates = timed.rate(max(loader.num_workers, 1))
     cost = 1 / median(alone.rate(1))
     found = Pace(
@@ -81,14 +78,15 @@ def paced(
         workers_needed=None if wanted is None else ceil(wanted * cost),
     )
     computing = min(1.0, alone.cpu / max(sum(alone.gaps), 1e-9))
-    return found, [*_slow(found, rates, computing), *([] if load > cpus else _useless(found, computing))]
+    return found, [*_slow(found, rates, computing), *_useless(found, computing)]
 
 
-def _load() -> float:
-    """Return how many processes wanted a CPU in the last minute, where the system tells."""
-    with suppress(OSError, AttributeError):
-        return os.getloadavg()[0]
-    return 0.0
+def _busy() -> str:
+    """Say how many processes wanted a CPU in the last minute, where they were more than there are."""
+    with suppress(OSError, AttributeError):  # a system that does not tell
+        load, cpus = os.getloadavg()[0], usable_cpus()
+        return f"load {load:.1f} on {counted(cpus, 'CPU')}" if load > cpus else ""
+    return ""
 
 
 def _slow(pace: Pace, rates: list[float], computing: float) -> list[Issue]:
@@ -97,7 +95,8 @@ def _slow(pace: Pace, rates: list[float], computing: float) -> list[Issue]:
     low, _, high = quantiles(rates, n=4) if len(rates) > 1 else rates * 3
     rate = f"{_rate(pace.samples_per_second)} samples a second, mostly {_rate(low)} to {_rate(high)}"
     measured = f"{rate}, with {counted(pace.workers, 'worker')}"
-    item = Item(("the loader",), _advice(pace, computing, usable_cpus()))
+    busy = f"; the machine was busy ({_busy()}): alone it may be faster" if _busy() else ""
+    item = Item(("the loader",), _advice(pace, computing, usable_cpus()) + busy)
     return [Issue("loader-slow", (item,), 1, measured, f"{_rate(pace.wanted)} a second: {pace.wanted_by}")]
 
 
@@ -119,7 +118,7 @@ def _advice(pace: Pace, computing: float, cpus: int) -> str:
 
 
 def _useless(pace: Pace, computing: float) -> list[Issue]:
-    if pace.wanted is not None and pace.samples_per_second >= pace.wanted:
+    if _busy() or (pace.wanted is not None and pace.samples_per_second >= pace.wanted):
         return []
     alone, cpus = 1 / pace.seconds_per_sample, usable_cpus()
     if pace.workers > 1 and pace.samples_per_second < SLOWER * alone:

@@ -57,16 +57,17 @@ class Seen:
             batch = in_lists([batch], anything=True)
         fields = fields_of(batch)
         rows = [sum(map(len, tensors)) for tensors in fields.values()]
-        size = rows[0] if rows else max((len(part) for part in parts_of(batch).values() if isinstance(part, (list, tuple))), default=1)
+        size = self._size(index, batch, rows)
         places = self._places(index, size)
         self.labels.name, label = label_of(batch)
-        self.labels.add(label, places)
+        labelled = len(label) if isinstance(label, Tensor) and label.dim() else size
+        self.labels.add(label, places if labelled == size or labelled not in rows[:1] else self._places(index, labelled))
         for (name, tensors), count in zip(fields.items(), rows, strict=True):
             stats = self.fields.setdefault(name, Stats.of(name, tensors[0]))
             left = iter(places if count == size else self._places(index, count))
             for tensor in tensors:
                 stats.add(tensor, [next(left) for _ in tensor])
-        self._keep(fields, label, places)
+        self._keep(index, fields, label)
         self.sizes.append(size)
 
     def keys(self) -> dict[bytes, str]:
@@ -81,19 +82,28 @@ class Seen:
         pictures = np.stack([row.numpy() for row in self.pictures]) if self.pictures else np.zeros((0, 3, 1, 1), np.float32)
         return Shown(pictures, tuple(name for name, _ in self.captions), tuple(place for _, place in self.captions))
 
+    def _size(self, index: int, batch: Any, rows: list[int]) -> int:
+        """Count the samples of a batch: as the sampler drew them, for a collate function may join words, nodes or views; else by its rows."""
+        drawn = self.source.keys_of(index) if self.source.collates else None
+        if drawn is not None:
+            return len(drawn)
+        lists = (len(part) for part in parts_of(batch).values() if isinstance(part, (list, tuple)))
+        return rows[0] if rows else max(lists, default=1)
+
     def _places(self, index: int, size: int) -> list[str]:
         keys = self.source.keys_of(index, size)
         return [f"batch {index}, row {row}" for row in range(size)] if keys is None else [f"sample {key}" for key in keys]
 
-    def _keep(self, fields: dict[str, list[Tensor]], label: Any, places: list[str]) -> None:
+    def _keep(self, index: int, fields: dict[str, list[Tensor]], label: Any) -> None:
         """Keep pictures of one shape for the eye."""
         picture = self.picture
         if picture is None or picture.name not in fields or len(self.pictures) >= SHOWN:
             return
-        several = isinstance(label, Tensor) and measurable(label) and label.shape == (len(places),) and not label.is_floating_point()
-        names = [self._named(one) for one in label.tolist()] if several else [""] * len(places)
         axis, axes = picture.channel_axis or 1, len(picture.shape)
         rows = [row for tensor in fields[picture.name] if tensor.dim() == axes and tensor.numel() for row in tensor.movedim(axis, 1)]
+        several = isinstance(label, Tensor) and measurable(label) and label.shape == (len(rows),) and not label.is_floating_point()
+        names = [self._named(one) for one in label.tolist()] if several else [""] * len(rows)
+        places = self._places(index, len(rows))
         for row, name, place in zip(rows, names, places, strict=False):
             frame = row[:, 0] if row.dim() == 4 else row
             if len(self.pictures) < SHOWN and (not self.pictures or frame.shape == self.pictures[0].shape):

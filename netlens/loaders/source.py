@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import (
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -24,11 +25,14 @@ from netlens.errors import InputError
 from netlens.loaders.collating import in_lists
 from netlens.loaders.drawn import Drawn
 from netlens.loading.samples import classes_of, is_batch, is_sample
+from netlens.loading.streams import raised
 from netlens.loading.words import listed
+from netlens.wording import counted
 
 BATCH_SIZE = 32  # of a Dataset that comes without a loader
 MOST_DRAWN = 10_000  # batches that are asked of a sampler of the user's own
 HOW = "name a Dataset, a DataLoader, or a function without arguments that returns one"
+ONE = "write a function without arguments that returns one of them, and name that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +126,34 @@ def source_of(found: Any, name: str) -> Source:
     if isinstance(found, DataLoader):
         return _of_loader(found, name, "DataLoader")
     if isinstance(found, Mapping):
-        raise InputError(f"{name} is a dict of {listed(found)}", hint=HOW)
+        raise InputError(f"{name} is a dict of {listed(list(map(str, found)))}", hint=ONE)
+    if isinstance(found, (list, tuple)) and any(isinstance(one, (DataLoader, Dataset)) for one in found):
+        raise InputError(f"{name} holds {counted(len(found), 'data set')} or loaders", hint=ONE)
     if isinstance(found, IterableDataset):
         return _of_loader(DataLoader(found, None) if _gives_batches(found) else _batched(found), name, "IterableDataset")
     if length_of(found) is not None and hasattr(found, "__getitem__") and not isinstance(found, (str, bytes)) and _gives_samples(found):
         return _of_loader(_batched(found), name, "Dataset")
     if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Path)):
-        raise InputError(f"{name} is of the type {type(found).__name__}, which holds no samples", hint=HOW)
+        kind = type(found).__name__
+        if hasattr(found, "__getitem__") and not isinstance(found, (str, bytes, type)):
+            raise InputError(f"{name} is of the type {kind}, which does not say how many samples it has", hint="give it a __len__")
+        raise InputError(f"{name} is of the type {kind}, which holds no samples", hint=HOW)
     return _of_iterable(found, name)
 
 
 def length_of(found: Any) -> int | None:
-    """Return its `len()`, where it has one."""
+    """Return its `len()`, where it has one.
+
+    Raises:
+        InputError: the user's `__len__` raises.
+    """
     try:
         return len(found)
     except (TypeError, NotImplementedError):
         return None
+    except Exception as error:  # of the user's code; a negative length is a ValueError
+        said = raised(error, f"len() of {type(found).__name__}").message
+        raise InputError(said, hint="let __len__ return how many samples there are") from error
 
 
 @contextmanager

@@ -24,10 +24,9 @@ EVALUATION = {"val", "valid", "validation", "test", "testing", "eval", "evaluati
 def sample_issues(source: Source, singles: Singles) -> list[Issue]:
     """Tell what reading samples one by one has shown: those that raise, hang, or cannot be stacked."""
     early = singles.past_the_end
-    raised = {key: error for key, error in singles.raised.items() if key not in early}
     issues = []
-    if raised:
-        issues.append(of_places("sample-raises", [(f"sample {key}", told(error)) for key, error in raised.items()], singles.read))
+    if singles.raised:  # also past the end: an epoch ends there as at any other
+        issues.append(of_places("sample-raises", [(f"sample {key}", told(error)) for key, error in singles.raised.items()], singles.read))
     if early:
         item = Item((f"sample {early[0]}",), told(singles.raised[early[0]]))
         issues.append(Issue("length-wrong", (item,), singles.read, f"len() is {source.length:,}, and sample {early[0]} is past the end"))
@@ -76,9 +75,15 @@ def batch_failed(error: BaseException, batch: int, singles: Singles, read: int) 
             for key in keys if form != usual else ():
                 odd.setdefault(key, f"part {part} is {form}" + ("" if form in ("missing", "None") else f", and {usual} elsewhere"))
     items = [Item((f"sample {key}",), detail) for key, detail in odd.items()]
-    pictures = [form for forms in singles.forms.values() for form in forms if "PIL" in form]
-    why = f"; samples hold {pictures[0]}, which no transform makes a tensor" if pictures else ""
-    return Issue("collate-fails", tuple(items) or (Item((f"batch {batch}",), told(error)),), max(read, singles.read), told(error) + why)
+    items = items or [Item((f"part {part}",), why) for part, forms in singles.forms.items() for form in forms if (why := _no_tensor(form))]
+    return Issue("collate-fails", tuple(items) or (Item((f"batch {batch}",)),), max(read, singles.read), told(error))
+
+
+def _no_tensor(form: str) -> str:
+    """Say why torch cannot stack values, and what would help; "" where it can."""
+    if form == "None":
+        return "None: leave it out, or stack the rest in a collate_fn"
+    return f"{form}, which no transform makes a tensor: give one, ToTensor() for example" if "PIL" in form else ""
 
 
 def value_issues(fields: Iterable[Stats], picture: Stats | None, read: int) -> list[Issue]:

@@ -122,8 +122,7 @@ class _Pickler(ForkingPickler):
 class _Starting:
     """A process that seems to be starting, so that locks and queues let themselves be sent."""
 
-    def duplicate_for_child(self, descriptor: int) -> int:
-        return descriptor
+    DupFd = duplicate_for_child = staticmethod(lambda descriptor: descriptor)
 
 
 def _sent(loader: DataLoader[Any]) -> None:

@@ -77,6 +77,10 @@ def test_every_sentence_is_whole(code, count):
         (issue("duplicate-exact", ("a", "b"), ("c", "d", "e"), total=50), "3 of 50 files are copies of others"),
         (issue("leak-exact", ("a", "b"), total=50), "1 picture is in two splits: what is measured there is memory"),
         (Issue("unshuffled", (), 0), "classes come one after the other"),
+        (many("hidden-class", 1), "1 hidden folder is taken as a class"),
+        (many("hidden-class", 2), "2 hidden folders are taken as classes"),
+        (many("hidden-file", 1), "1 hidden file or folder is among the samples"),
+        (many("class-missing", 1), "a split has no picture of some classes"),
     ],
 )
 def test_sentences_agree_with_their_numbers(found, sentence):
@@ -86,6 +90,10 @@ def test_sentences_agree_with_their_numbers(found, sentence):
 def test_remedies_say_one_or_many():
     assert the_one(many("file-empty", 1)).remedy.startswith("get it again from the source, or leave it out")
     assert the_one(many("file-empty", 2)).remedy.startswith("get them again from the source, or leave them out")
+    assert [the_one(many("file-without-row", n)).remedy for n in (1, 2)] == [
+        "nothing, if another table names it",
+        "nothing, if another table names them",
+    ]
 
 
 def test_the_order_is_by_harm_whatever_the_order_of_the_faults():
@@ -172,5 +180,9 @@ def test_clean_data_are_told_what_was_checked():
     assert how is Severity.INFO and said.startswith("fit to train on? nothing stands in the way: all 1,200 files could be decoded")
     assert "nothing leaks between train and val" in said
     assert "leaks" not in verdict(report())[0] and "classes" not in verdict(report(splits=[split(classes=())]))[0]
+    some = report(splits=[split("train"), split("val"), split("test", classes=())])
+    assert verdict(some)[0].endswith("nothing leaks between train, val and test, classes and labels of train and val are in order")
+    assert verdict(report(splits=[split("train"), split("val")]))[0].endswith("classes and labels are in order")
+    assert "the only file could be decoded" in verdict(report(splits=[split(files=1, decoded=1)]))[0]
     assert "10,000 samples were read" in verdict(loaders())[0]
     assert "nothing was found in the 12 files that were seen" in verdict(report(interrupted=12))[0]

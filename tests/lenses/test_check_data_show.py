@@ -58,6 +58,7 @@ def test_a_single_split_has_lines():
     found = facts(report(splits=[split(width=Spread(224, 224, 224, 224, 224), skipped=((".gif", 1),))]))
     assert (found["files"], found["width"], found["height"]) == ("1,000", "224", "240 to 768, median 375")
     assert (found["modes"], found["left out"]) == ("RGB 1,000", ".gif 1")
+    assert facts(report(splits=[split(skipped=(("", 2), (".gif", 1)))]))["left out"] == "without suffix 2, .gif 1"
 
 
 def test_splits_stand_below_one_another_where_there_is_no_room():

@@ -96,7 +96,8 @@ FixList = Annotated[
         "--fix-list",
         metavar="FILE",
         show_default=False,
-        help="Write the files that a clean set would leave out, one on each line; as .csv with the reasons. Of copies one stays.",
+        help="Write the files that a clean set would leave out, one on each line; as .csv with the reasons. Of copies one stays, of copies "
+        "with different labels none.",
     ),
 ]
 

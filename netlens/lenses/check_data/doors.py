@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +47,32 @@ def door_of(text: str, option: str = "DATA") -> Door:
     path = user_path(text)
     if not text.strip():
         raise UsageError(f"{said} names nothing", hint=HOW)
-    if path.is_dir():
+    mode = _mode(text, path, said)
+    if stat.S_ISDIR(mode):
         return Door("folder", text, path)
-    if path.is_file():
+    if stat.S_ISREG(mode):
         return _file(text, path, said)
+    if mode:
+        raise FileProblem(f"{said} {one_line(text)!r} is neither a folder nor a regular file", hint=HOW)
     if re.fullmatch(r"(.+\.py:+|[\w.]+[:.])\w[\w.]*", text) and path.suffix.lower() not in (*TABLES, *PACKED, ".py"):
         return Door("loader", text, spec=parse_model_spec(text))
-    near = [child.name for child in path.parent.iterdir() if not child.name.startswith(".")] if path.parent.is_dir() else []
+    near: list[str] = []
+    with suppress(OSError):
+        near = [child.name for child in path.parent.iterdir() if not child.name.startswith(".")]
     raise FileProblem(
         f"{said} {one_line(text)!r} is no folder, no file, and no name in Python code", hint=did_you_mean(path.name, near, HOW)
     )
+
+
+def _mode(text: str, path: Path, said: str) -> int:
+    """Return what the system says is there; 0: nothing is."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # or a name that no file can have
+        return 0
+    except OSError as error:
+        what = f"{said} {one_line(text)!r} cannot be read: {error.strerror}"
+        raise FileProblem(what, hint="check the path and its permissions") from error
 
 
 def _file(text: str, path: Path, said: str) -> Door:

@@ -68,7 +68,7 @@ def facts(report: CheckDataReport) -> list[Fact]:
 def _of_loader(loader: LoaderFacts, *, alone: bool) -> list[Fact]:
     of = "" if alone else f"{short(loader.name)}: "
     samples = "of unknown length" if loader.samples is None else counted(loader.samples, "sample")
-    told = [short(loader.kind), samples, f"{exact(loader.read)} read in {exact(loader.batches)} batches"]
+    told = [short(loader.kind), samples, f"{exact(loader.read)} read in {'1 batch' if loader.batches == 1 else f'{loader.batches:,} batches'}"]
     told += [f"batches of {exact(loader.batch_size)}"] if loader.batch_size else []
     found = [Fact("loader", of + " · ".join(told))]
     found += [Fact("pace", of + pace(loader.pace))] if loader.pace is not None else []
@@ -103,7 +103,7 @@ def _pictures(files: tuple[str, ...]) -> str:
 
 def formats(counts: Sequence[tuple[str, int]]) -> str:
     """Write how often each of a few names occurs: "JPEG 980, PNG 20"."""
-    return listed([f"{short(name)} {count:,}" for name, count in Counter(dict(counts)).most_common()])
+    return listed([f"{short(name) or 'without suffix'} {count:,}" for name, count in Counter(dict(counts)).most_common()])
 
 
 def class_range(split: SplitFacts) -> str:

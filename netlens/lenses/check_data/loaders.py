@@ -54,7 +54,7 @@ def check_loaders(
     for place, (name, found) in enumerate(named):
         one = check_loader(found, name or title, classes=classes, samples=samples, step=step)
         more: list[Issue] = []
-        loader = source_of(found, name or title).loader
+        loader = found if isinstance(found, DataLoader) else source_of(found, name or title).loader
         if loader is not None and not STOPS & {issue.code for issue in one.issues}:
             one, more = _over_time(one, loader, target_rate, eats, notes, first=place == 0)
         checked.append(one)

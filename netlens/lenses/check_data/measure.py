@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from netlens.data.duplicates import find_copies
 from netlens.data.facts import facts_of
 from netlens.data.files import file_issues
-from netlens.data.issues import Issue
+from netlens.data.issues import Issue, Item
 from netlens.data.sets import judge
+from netlens.data.tree_kinds import IMAGE_FOLDER, suffix_of
 from netlens.lenses.check_data.report import CheckDataReport
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def measure(listing: Listing, scanned: Scanned, exchange: Exchange, *, classes: 
     """
     seen = sum(exchange.collected(len(scanned.records)))
     interrupted = any(exchange.collected(scanned.interrupted))
-    totals = [len(listing)] * len(listing.oddities)
-    issues = [Issue(code, tuple(items), total) for (code, items), total in zip(listing.oddities.items(), totals, strict=True)]
+    issues = [Issue(code, tuple(items), len(listing), fix=_hidden(code, items)) for code, items in listing.oddities.items()]
     issues += file_issues(listing, scanned, exchange)
     issues += find_copies(listing, scanned, exchange)
     issues += judge(listing, scanned, exchange, classes=classes)
@@ -42,3 +42,8 @@ def measure(listing: Listing, scanned: Scanned, exchange: Exchange, *, classes: 
         interrupted=seen if interrupted else None,
         notes=(*listing.notes, *sorted({note for notes in exchange.collected(scanned.notes) for note in notes})),
     )
+
+
+def _hidden(code: str, items: Sequence[Item]) -> tuple[str, ...]:
+    """Return the hidden files that a clean set would leave out; of hidden folders a person decides."""
+    return tuple(path for item in items for path in item.paths if code == "hidden-file" and suffix_of(path) in IMAGE_FOLDER)

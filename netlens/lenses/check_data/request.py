@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from netlens.cli import console
 from netlens.cli.config import with_defaults
 from netlens.cli.emit import Renderers, emit
-from netlens.cli.files import write
+from netlens.cli.files import one_line, write
 from netlens.cli.options import FailLevel, ReportFormat
 from netlens.cli.provenance import Labelled, check_show, pictures_named
-from netlens.errors import UsageError
+from netlens.errors import FileProblem, UsageError
 from netlens.lenses.check_data.doors import Door, door_of
 from netlens.lenses.check_data.report import CheckDataReport
 from netlens.loading.asked import AskedModel
@@ -106,7 +106,7 @@ def _check_options(asked: Mapping[str, Any], kind: str) -> None:
 
 
 def classes_of(text: str | None) -> int | tuple[str, ...] | None:
-    """Read `--classes`: a number, names with commas between them, or a file of names.
+    """Read `--classes`: a number, names with commas between them, a file of names, or a folder with one for each.
 
     Raises:
         NetlensError: it is none of these.
@@ -117,17 +117,23 @@ def classes_of(text: str | None) -> int | tuple[str, ...] | None:
         if (count := int(text)) < 1:
             raise UsageError("--classes 0 leaves no class", hint="give the number of classes, for example 10")
         return count
-    if user_path(text).is_file():
-        from netlens.loading.class_names import read_names
-
-        return tuple(read_names(text).names)
-    names = tuple(name.strip() for name in text.split(","))
-    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
-        raise UsageError(
-            f"--classes {text!r} is no number of classes, no list of names and no file",
-            hint="for example --classes 10 or --classes cat,dog",
-        )
+    file = os.path.lexists(user_path(text))
+    names = _names_in(text) if file else tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) < len(names) or (len(names) < 2 and not file):
+        wrong, do = "is no number of classes, no list of names and no file", "for example --classes 10 or --classes cat,dog"
+        if file:
+            wrong, do = "has a name that is empty or stands there twice", "give each class a line of its own"
+        raise UsageError(f"--classes {one_line(text)!r} {wrong}", hint=do)
     return names
+
+
+def _names_in(file: str) -> tuple[str, ...]:
+    from netlens.loading.class_names import read_names
+
+    try:
+        return read_names(file).names
+    except FileProblem as problem:  # which names the option of other commands
+        raise FileProblem(problem.message.replace("--names", "--classes", 1), hint=problem.hint) from problem
 
 
 def run(asked: Mapping[str, Any]) -> int:
@@ -143,14 +149,16 @@ def run(asked: Mapping[str, Any]) -> int:
     found = _loaders(request) if request.kind == "loader" else _files(request)
     if found is None:  # another process reports
         return 0
-    report = found.report if folder is None else _drawn(request, found, folder)
+    report, problem = (found.report, None) if folder is None else _drawn(request, found, folder)
     form = ReportFormat(asked.get("format") or "table")
     code = _emit(request, report, form, FailLevel(asked.get("fail_on") or "error"))
     if folder is not None:
         folder.finish(form)
     if fix_list is not None:
-        write(fix_list.path, fix_list.content(report.issues), fix_list.check)
-        console.note(f"wrote {fix_list.path}")
+        write(fix_list.path, fix_list.content(report.issues), fix_list.check, "choose another file: --fix-list FILE")
+        console.note(one_line(fix_list.told(report.issues)))
+    if problem is not None:
+        raise problem
     if report.interrupted is not None:
         console.note("interrupted: the report is about what was seen until then")
         return 130
@@ -204,13 +212,17 @@ def _loaders(request: Request) -> Found | None:
         return checked_loaders(request, progress, step)
 
 
-def _drawn(request: Request, found: Found, folder: Pictures) -> CheckDataReport:
+def _drawn(request: Request, found: Found, folder: Pictures) -> tuple[CheckDataReport, FileProblem | None]:
+    """Draw the pictures; what ends that, a full disk for example, does not take with it what hours of reading found."""
     from netlens.lenses.check_data.album import draw
 
-    seed = int(request.asked.get("seed") or 0)
+    seed, pictures, problem = int(request.asked.get("seed") or 0), list[str](), None
     with console.progress("drawing") as step:
-        pictures = tuple(draw(found.report, found.listing, found.shown, Labelled(folder, {}), step, title=request.title, seed=seed))
-    return replace(found.report, pictures=pictures)
+        try:
+            pictures.extend(draw(found.report, found.listing, found.shown, Labelled(folder, {}), step, title=request.title, seed=seed))
+        except FileProblem as error:
+            problem = error
+    return replace(found.report, pictures=tuple(pictures)), problem
 
 
 def _emit(request: Request, report: CheckDataReport, form: ReportFormat, fail_on: FailLevel) -> int:

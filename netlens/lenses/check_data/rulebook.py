@@ -18,7 +18,7 @@ class Entry:
     """What is said of one kind of fault.
 
     In `says`, {n} is the number of places, {total} of how many, {copies} of all that are alike all but one in each group; {s}, {es},
-    {z}, {is}, {has}, {it} and {copy} follow it: "{n} class{es} {has} ...", "{copies} file{s} {is} {copy}".
+    {z}, {is}, {has}, {it}, {copy} and {class} follow it: "{n} class{es} {has} ...", "{copies} file{s} {is} {copy}".
     """
 
     severity: Severity
@@ -54,7 +54,9 @@ BOOK: Mapping[str, Entry] = {
     ),
     "label-type": Entry(E, "labels are of a type that a loss does not take", "make every label an integer class index (torch.int64)"),
     "label-range": Entry(
-        E, "{n} label{s} {is} outside the classes", "number the classes 0 to K - 1; on a GPU this ends in a device-side assert"
+        E,
+        "{n} label{s} {is} outside the classes",
+        "let labels be 0 to K - 1, and give the model K outputs: on a GPU this ends in a device-side assert",
     ),
     "label-missing": Entry(E, "{n} row{s} {has} no label", "give {it} one, or leave {it} out"),
     "label-ignored": Entry(E, "every label is -100, which the loss ignores", "check how labels are made: the mean of no losses is NaN"),
@@ -79,14 +81,16 @@ BOOK: Mapping[str, Entry] = {
     # The result is wrong, and nothing says so.
     "class-index-shift": Entry(
         E,
-        "{n} class{es} {has} another index in another split, so the network is scored against the wrong classes",
+        "{n} class{es} {has} two indices, so the network is scored against the wrong classes",
         "build every split with the classes of train: set class_to_idx by hand, or make the missing folders",
     ),
     "class-unknown": Entry(
-        E, "{n} class{es} {is} not in train", "the network cannot learn what it never sees: add pictures, or leave {it} out"
+        E,
+        "{n} class{es} {is} none of those that are learned",
+        "the network cannot learn what it never sees: add pictures, or leave {it} out",
     ),
     "hidden-class": Entry(
-        E, "{n} hidden folder{s} {is} taken as a class", "remove {it}: ImageFolder makes a class of it, which moves all others"
+        E, "{n} hidden folder{s} {is} taken as {class}", "remove {it}: what ImageFolder takes as {class} moves the indices of others"
     ),
     "leak-exact": Entry(
         E,
@@ -122,7 +126,9 @@ BOOK: Mapping[str, Entry] = {
         E, "{n} sample{s} {is} another when read again", "work on a copy in __getitem__: x = x.copy(), x - mean and not x -= mean"
     ),
     # Likely harm.
-    "hidden-file": Entry(W, "{n} hidden file{s} {is} taken as a sample", "remove {it}: find DIR -name '._*' -delete for those of macOS"),
+    "hidden-file": Entry(
+        W, "{n} hidden file{s} or folder{s} {is} among the samples", "remove {it}: find DIR -name '._*' -delete for those of macOS"
+    ),
     "picture-damaged": Entry(W, "{n} of {total} pictures open{z}, but a part is destroyed", LEAVE_OUT),
     "value-range": Entry(
         W,
@@ -130,7 +136,11 @@ BOOK: Mapping[str, Entry] = {
         "v2.ToDtype(torch.float32, scale=True), then Normalize",
     ),
     "unshuffled": Entry(W, "classes come one after the other", "shuffle=True for training, or a RandomSampler"),
-    "one-label": Entry(W, "all that was read has the same label", "shuffle, and check how labels are made"),
+    "one-label": Entry(
+        W,
+        "all that was read has the same label",
+        "check how labels are made: shuffle a loader; of folders name the one whose folders are the classes",
+    ),
     "length-wrong": Entry(W, "len() is not what comes", "let __len__ tell the truth: schedules and progress follow it"),
     "dropped-samples": Entry(W, "samples are dropped in every epoch", "drop_last=False, or a smaller batch"),
     "last-batch-of-one": Entry(
@@ -144,13 +154,15 @@ BOOK: Mapping[str, Entry] = {
         "{n} class{es} can be told without looking at the picture",
         "save all pictures with one program, in one format, quality and size; else the network may learn the difference",
     ),
-    "class-missing": Entry(W, "{n} class{es} of train {is} missing in another split", "add pictures: nothing is measured of {it}"),
+    "class-missing": Entry(
+        W, "a split has no picture of some classes", "add pictures: nothing is learned or measured of these classes there"
+    ),
     "class-imbalance": Entry(
         W, "classes are of very different sizes", "weight the loss, or draw with WeightedRandomSampler, and report accuracy per class"
     ),
     "tiny-class": Entry(W, "{n} class{es} {has} next to no pictures", "add pictures, or merge {it} with another class"),
     "case-collision": Entry(
-        W, "{n} name{s} differ{z} from another in case or accents only", "rename {it}: on another computer they are one folder"
+        W, "{n} name{s} differ{z} from another in case or accents only", "rename {it}: on another computer only one of them is left"
     ),
     "numeric-classes": Entry(
         W,
@@ -159,7 +171,11 @@ BOOK: Mapping[str, Entry] = {
     ),
     "skipped-file": Entry(W, "{n} picture{s} {is} left out by ImageFolder", "convert {it} to PNG or JPEG, or give is_valid_file"),
     "stray-file": Entry(W, "{n} picture{s} beside the classes {is} left out by ImageFolder", "move {it} into the folder of a class"),
-    "row-malformed": Entry(W, "{n} row{s} {has} other cells than the header", "quote cells that hold the separator"),
+    "row-malformed": Entry(
+        W,
+        "{n} row{s} {is} not written like the others, and left out",
+        "quote cells that hold the separator, and close quotation marks",
+    ),
     "duplicate-exact": Entry(W, "{copies} of {total} files {is} {copy}", "keep one of each: --fix-list writes all but the first"),
     "duplicate-near": Entry(
         W, "{copies} of {total} pictures {is} {copy}, hardly changed", "look at the contact sheet, and keep one of each"
@@ -226,7 +242,7 @@ BOOK: Mapping[str, Entry] = {
     "odd-aspect": Entry(
         I, "{n} of {total} pictures {is} far from square", "a centre crop shows a small part of {it}: pad {it}, or leave {it} out"
     ),
-    "file-without-row": Entry(I, "{n} picture{s} {is} named by no row", "nothing, if {it} {is} of another table"),
+    "file-without-row": Entry(I, "{n} picture{s} {is} named by no row", "nothing, if another table names {it}"),
     "other-file": Entry(I, "files of {n} other kind{s} lie among the pictures", "nothing: ImageFolder leaves them out"),
 }
 # What a picture looks like, or is made of: where more than half are so, it is no fault of single pictures.

@@ -18,8 +18,8 @@ LATENT = "not as things are, but with more workers, or on another system"
 NOTHING = "nothing, if all of the data are meant to be so"
 APPLE = "._"  # begins what macOS puts beside a file on other systems: no picture, so ImageFolder stops at it
 _ORDER = {code: place for place, code in enumerate(BOOK)}
-_ONE = {"s": "", "es": "", "z": "s", "is": "is", "has": "has", "it": "it", "copy": "a copy of another"}
-_MANY = {"s": "s", "es": "es", "z": "", "is": "are", "has": "have", "it": "them", "copy": "copies of others"}
+_ONE = {"s": "", "es": "", "z": "s", "is": "is", "has": "has", "it": "it", "copy": "a copy of another", "class": "a class"}
+_MANY = {"s": "s", "es": "es", "z": "", "is": "are", "has": "have", "it": "them", "copy": "copies of others", "class": "classes"}
 
 
 def diagnose(report: CheckDataReport) -> list[Finding]:
@@ -109,14 +109,17 @@ def _checked(report: CheckDataReport) -> str:
         return f"nothing was found in the {counted(report.interrupted, 'file')} that were seen"
     told = [f"{_all(report)} could be decoded", "none looks spoilt", "none is a copy"]
     told += [f"nothing leaks between {_joined(names)}"] if len(names) > 1 else []
-    told += ["classes and labels are in order"] if any(split.classes for split in report.splits) else []
+    labelled = [split.name for split in report.splits if split.classes]
+    of = "" if len(labelled) == len(names) else f" of {_joined(labelled)}"
+    told += [f"classes and labels{of} are in order"] if labelled else []
     return ", ".join(told)
 
 
 def _all(report: CheckDataReport) -> str:
     decoded, files = (sum(getattr(split, name) for split in report.splits) for name in ("decoded", "files"))
-    return f"all {counted(files, 'file')}" if decoded == files else f"{share(decoded, files)} of {counted(files, 'file')}"
+    every = "the only file" if files == 1 else f"all {counted(files, 'file')}"
+    return every if decoded == files else f"{share(decoded, files)} of {counted(files, 'file')}"
 
 
 def _joined(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""

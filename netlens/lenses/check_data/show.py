@@ -88,7 +88,8 @@ def _tables(report: CheckDataReport, most: int | None) -> Iterator[tuple[Table, 
         where = "--format json" if most == MOST_IN_MARKDOWN else "a pipe and in --format json"
         yield drawn, f"the largest and the smallest; {counted(left, 'class').replace('classs', 'classes')} more in {where}" if left else ""
     if any(loader.fields for loader in report.loaders):
-        yield of_fields(report), "mean and std: of each channel"
+        fields = of_fields(report)
+        yield fields, "mean and std: of each channel" if "mean" in fields.fields else ""
 
 
 def _fitted(drawn: Table, width: int | None) -> tuple[Sheet, list[str]]:

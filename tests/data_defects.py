@@ -128,22 +128,27 @@ def _fog(rng: np.random.Generator, side: int) -> Image.Image:
     return _finished(rng, pixels, 1.5)
 
 
+def _clouds(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Return soft clouds, (side, side, 1), of variance about 1."""
+    field = _texture(rng, side + 4, side + 4, 11)
+    return np.mean([field[y : y + side, x : x + side] for y in range(5) for x in range(5)], axis=0)[..., None]
+
+
 def _sky(rng: np.random.Generator, side: int) -> Image.Image:
     """Return a cloudless sky, or one with soft clouds, and nothing else."""
     down = np.linspace(0, 1, side, dtype=np.float32)[:, None, None]
     pixels = np.broadcast_to(_colour(rng, 90, 160) + down * rng.uniform(10, 80) + np.array([0, 20, 60], np.float32), (side, side, 3))
     if rng.random() < 0.5:
-        clouds = _texture(rng, side + 4, side + 4, 11)
-        clouds = sum(clouds[y : y + side, x : x + side] for y in range(5) for x in range(5)) / 25  # type: ignore[assignment]
-        pixels = pixels + clouds[..., None] * rng.uniform(5, 25)
+        pixels = pixels + _clouds(rng, side) * rng.uniform(5, 25)
     return _finished(rng, pixels, rng.uniform(0.5, 2.5))
 
 
 def _sunset(rng: np.random.Generator, side: int) -> Image.Image:
-    """Return a sun, its glow, and nothing else."""
+    """Return a sun, its glow, and soft clouds."""
     row, column = np.mgrid[:side, :side].astype(np.float32)
     away = np.hypot(row - rng.uniform(0.4, 0.8) * side, column - rng.uniform(0.2, 0.8) * side)[..., None] / side
     pixels = _colour(rng, 40, 90) + np.exp(-away / rng.uniform(0.2, 0.6)) * np.array([170, 110, 40], np.float32)
+    pixels = pixels + _clouds(rng, side) * rng.uniform(12, 25)
     return _finished(rng, np.where(away < rng.uniform(0.03, 0.08), 250, pixels), rng.uniform(0.5, 2))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,48 @@ def test_what_is_no_picture_is_no_copy():
     flagged(rows, slice(10, 15), "not-an-image")  # the same error page of a server
     rows["digest"][15:17], rows["bytes"][15:17] = rows["digest"][15], (1000, 1001)  # no two files have the same digest and another size
     assert copies(listed(ONE), rows) == {}
+
+
+def test_what_is_told_of_by_itself_is_not_told_again_as_a_copy():
+    rows = pictures(80)
+    for place in range(1, 8):
+        same(rows, place, 0)
+    flagged(rows, slice(0, 8), "blank")
+    assert copies(listed(ONE), rows) == {}
+    rows = pictures(42)
+    same(rows, 0, 5)  # what an editor leaves in .ipynb_checkpoints
+    same(rows, 20, 6)
+    listing = listed({"": {".ipynb_checkpoints": 2, "cat": 40}})
+    assert groups(copies(listing, rows)["duplicate-exact"]) == [at(listing, 6, 20)]
+
+
+@pytest.mark.parametrize(("change", "grey", "found"), [(7, False, True), (30, False, False), (30, True, True)])
+def test_pictures_of_other_colours_are_no_copies_unless_one_is_grey(change: int, grey: bool, found: bool):
+    """Red is raised by 3/2 of `change` levels, so that it is `change` further above the mean of the three."""
+    listing, rows = listed(ONE), pictures(80)
+    near(rows, 9, 4)
+    rows["sums"][9, 0] += rows["pixels"][9] * np.uint64(change * 3 // 2)
+    if grey:
+        flagged(rows, [4], "mode-grey")
+    assert ("duplicate-near" in copies(listing, rows)) is found
+
+
+def test_skies_that_differ_in_all_but_their_light_are_no_copies():
+    listing, rows = listed(ONE), pictures(80)
+    near(rows, 9, 4)
+    light, dice = np.linspace(60, 200, 16)[:, None] * np.ones(16), np.random.default_rng(0)
+    for place in (4, 9):
+        rows["thumb"][place] = light + dice.normal(0, 3, (16, 16))
+    correlated = np.corrcoef(rows["thumb"][4].ravel().astype(float), rows["thumb"][9].ravel().astype(float))[0, 1]
+    assert correlated > 0.97 and copies(listing, rows) == {}
+
+
+def test_a_file_that_two_tables_name_is_not_left_out():
+    listing, rows = listed(TWO), pictures(160)
+    listing = replace(listing, paths=Paths([listing.paths[80], *list(listing.paths)[1:]]))
+    same(rows, 0, 80)
+    issue = copies(listing, rows)["leak-exact"]
+    assert groups(issue) == [at(listing, 0, 80)] and issue.fix == ()
 
 
 def test_damaged_files_are_copies_as_well():
@@ -260,7 +303,7 @@ def test_a_film_becomes_groups_around_pictures_that_are_not_alike():
     assert left == set(at(listing, 0, 3, 6, 9, 12, 15))  # every third: no two of them are within 8 bits, and every other one is near to one
 
 
-def test_many_pictures_of_one_hash_stay_bounded(monkeypatch):
+def test_many_pictures_of_one_hash_stay_bounded():
     """Each is looked at beside the first 8 only; the comparisons left out are those of the other 392."""
     listing, rows = listed({"": {"cat": 400}}), pictures(400)
     for column in ("hash", "mirrored", "thumb"):
@@ -270,7 +313,7 @@ def test_many_pictures_of_one_hash_stay_bounded(monkeypatch):
     assert f"{392 * 391 // 2:,} comparisons among pictures that all look alike were left out" in issue.measured
 
 
-def test_two_hashes_with_many_pictures_each(monkeypatch):
+def test_two_hashes_with_many_pictures_each():
     """Those of one hash are all different pictures; the third of one is like the last of the other: within 8 of the first."""
     listing, rows = listed({"": {"cat": 40}}), pictures(40)
     rows["hash"][:20], rows["hash"][20:] = rows["hash"][0], rows["hash"][0] ^ np.uint64(1)

@@ -144,12 +144,14 @@ def test_margins_on_four_sides_thin_bars_and_one_bar_are_no_letterbox() -> None:
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-@pytest.mark.parametrize("size", [(270, 270), (320, 240)])
+@pytest.mark.parametrize(
+    ("small", "large"), [((82, 82), (270, 270)), ((64, 64), (256, 256)), ((64, 48), (320, 240)), ((60, 90), (200, 300))]
+)
 @pytest.mark.parametrize("name", FILTERS)
-def test_the_factor_of_an_enlargement_is_found(name: str, size: tuple[int, int]) -> None:
+def test_the_factor_of_an_enlargement_is_found(name: str, small: tuple[int, int], large: tuple[int, int]) -> None:
     for seed in range(4):
-        small = clean(seed, kind="objects").resize((size[0] // 4 + seed, size[1] * (size[0] // 4 + seed) // size[0]), Image.Resampling.BOX)
-        assert enlargement(small.resize(size, FILTERS[name])) == pytest.approx(size[1] / small.height, rel=0.03)
+        original = clean(seed, kind="objects").resize(small, Image.Resampling.BOX)
+        assert enlargement(original.resize(large, FILTERS[name])) == pytest.approx(large[0] / small[0], rel=0.03)
 
 
 def test_the_factor_of_repeated_pixels_is_found_and_pixel_art_is_none() -> None:

@@ -13,6 +13,7 @@ from netlens.data.issues import Issue, Item
 from netlens.data.listing import Listing
 from netlens.data.neighbours import MOST, begins_of
 from netlens.data.records import decoded, has
+from netlens.data.tree_kinds import is_hidden
 from netlens.loading.words import listed
 from netlens.wording import counted
 
@@ -38,7 +39,7 @@ def find_copies(listing: Listing, scanned: Scanned, exchange: Exchange) -> list[
     content = np.arange(len(listing), dtype=np.int32)
     content[copies["file"]] = copies["first"]
     again = copies["file"][~begins_of(copies["first"], files.split[copies["file"]])]  # one of the same bytes in each split is enough
-    fit = decoded(scanned.records) & (scanned.records["hash"] != 0)
+    fit = files.worth(scanned) & decoded(scanned.records) & (scanned.records["hash"] != 0)
     numbers = files.number[scanned.indices[fit]]
     alike = find_alike(scanned.records, np.setdiff1d(numbers, again), content, files.order, exchange)
     compared = exchange.summed(np.array([len(scanned.records), len(numbers)]))
@@ -64,6 +65,15 @@ class _Files:
             table = np.array([*(known[name] for name in split.classes), -1], np.int32)
             self.label[self.split == place] = table[self.label[self.split == place]]
         self._paths = listing.paths
+        self._hidden = np.zeros(len(listing), bool)
+        for place, split in enumerate(listing.splits):
+            hidden = np.array([*(split.kind == "folder" and is_hidden(name) for name in split.classes), False])
+            self._hidden[listing.split == place] = hidden[listing.label[listing.split == place]]
+
+    def worth(self, scanned: Scanned) -> np.ndarray:
+        """Tell which files are to be compared, (M,) bool: not those that other issues tell to leave out, blank ones and hidden classes."""
+        told: np.ndarray = has(scanned.records, "not-an-image", "blank", "all-transparent") | self._hidden[scanned.indices]
+        return ~told
 
     def path(self, number: int) -> str:
         return self._paths[int(self.order[number])]
@@ -76,7 +86,7 @@ class _Files:
 def _identical(files: _Files, scanned: Scanned, exchange: Exchange) -> np.ndarray:
     """Return the files that have the same bytes as another, (C,) _COPY, each with the first of its group; sorted."""
     records = scanned.records
-    fit = records["digest"].any(axis=1) & (records["bytes"] > 0) & ~has(records, "not-an-image")
+    fit = files.worth(scanned) & records["digest"].any(axis=1) & (records["bytes"] > 0)
     keys = np.empty(np.count_nonzero(fit), _KEY)
     keys["digest"], keys["bytes"], keys["file"] = records["digest"][fit], records["bytes"][fit], files.number[scanned.indices[fit]]
     keys = exchange.sent(keys, (keys["digest"][:, 0] % np.uint64(exchange.size)).astype(np.int64))
@@ -172,7 +182,8 @@ def _issue(code: str, files: _Files, groups: list[_Group], alike: Alike, hashed:
     """Return an issue of groups, the largest first."""
     groups = sorted(groups, key=lambda group: (-len(group.files), group.files))
     every = {number for group in groups for number in group.files}
-    out = sorted({number for group in groups for number in group.left_out})
+    left_out = sorted({number for group in groups for number in group.left_out})
+    kept = set(map(files.path, every.difference(left_out)))  # two tables may name one file
     measured = [f"{counted(len(every), 'file')} in {counted(len(groups), 'group')}", *(_missing(alike) if code in NEAR else ())]
     return Issue(
         code,
@@ -180,7 +191,7 @@ def _issue(code: str, files: _Files, groups: list[_Group], alike: Alike, hashed:
         looked_at if code in NEAR else hashed,
         measured="; ".join(measured),
         threshold=THRESHOLD.format(alike.distance) if code in NEAR else "",
-        fix=tuple(map(files.path, out)),
+        fix=tuple(path for path in map(files.path, left_out) if path not in kept),
     )
 
 

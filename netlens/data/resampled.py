@@ -16,7 +16,7 @@ MOST_FACTOR = 16.0
 MOST_STEPS = 1000  # along a line that are looked at for repeated pixels
 LINES = 160  # rows, and columns, that are looked at
 STEEP = 3  # grey levels of the least step; a sixth of the largest is not noise either
-TOUCHING = 0.25  # share of the steep steps of one row that follow another: none in repeated pixels, half in the median of photographs
+TOUCHING = 0.33  # share of the steep steps of a line that follow another: none in repeated pixels, half in the median of photographs
 INSIDE = 0.4  # steps inside repeated pixels over steps between them; 0 but for JPEG, 1 in any other picture
 SEEN = 3.0  # grey levels between repeated pixels, in the mean; JPEG's own blocks, which a smooth sky shows, have 1 or 2
 DRAWN = 0.6  # share of blocks that have one of the 24 most frequent grey levels, over which it is pixel art and no photograph
@@ -32,21 +32,27 @@ def enlargement(im: Image.Image) -> float:
 
 def blocks(im: Image.Image) -> float:
     """Return by what factor a picture was enlarged by repeating its pixels; 0.0 where it was not, and for pixel art."""
-    middle = np.asarray(im.crop((0, im.height // 2, im.width, im.height // 2 + 1)).convert("L"))[0].astype(np.int16)
-    steps = np.abs(middle[1:] - middle[:-1])
-    steep = steps >= max(STEEP, int(steps.max(initial=0)) // 6)
-    if np.count_nonzero(steep[1:] & steep[:-1]) > TOUCHING * np.count_nonzero(steep):
+    width, height = im.size
+    if _varied(im.crop((0, height // 2, width, height // 2 + 1))) or _varied(im.crop((width // 2, 0, width // 2 + 1, height))):
         return 0.0
     rows, columns = _lines(im)
     smaller = _candidates(im.size)
     contrast = np.full(len(smaller), np.inf)
-    for profile, length in ((_steps(rows), im.width), (_steps(columns), im.height)):
+    for profile, length in ((_steps(rows), width), (_steps(columns), height)):
         samples = np.rint(smaller * length / min(im.size)) / length
         contrast = np.minimum(contrast, np.maximum(_contrast(profile, samples, 1e-6), _contrast(profile, samples, -1e-6)))
-    if not len(smaller) or contrast.max() <= 0:
-        return 0.0
+        if contrast.max(initial=0) <= 0:
+            return 0.0
     factor = min(im.size) / int(smaller[contrast.argmax()])
     return factor if _pictured(im, factor) else 0.0
+
+
+def _varied(line: Image.Image) -> bool:
+    """Tell whether steep steps follow each other along a line, which in repeated pixels they do not."""
+    pixels = np.frombuffer(line.convert("L").tobytes(), np.uint8).astype(np.int16)
+    steps = np.abs(pixels[1:] - pixels[:-1])
+    steep = steps >= max(STEEP, int(steps.max(initial=0)) // 6)
+    return bool(np.count_nonzero(steep[1:] & steep[:-1]) > TOUCHING * np.count_nonzero(steep))
 
 
 def _contrast(steps: np.ndarray, samples: np.ndarray, tie: float) -> np.ndarray:
@@ -121,7 +127,7 @@ def _strengths(profile: np.ndarray, length: int) -> np.ndarray:
         at = slice(0, harmonic * last + 1, harmonic)
         kept = apart[at] >= 2
         if harmonic % 2:  # the edges of blocks lie between samples: at a period of 8 or 4 they count against an enlargement
-            kept |= (apart[at] < 0.3) & (turns[at] < 0.3 * length)
+            kept |= (apart[at] < 0.6) & (turns[at] < 0.3 * length)
         sums[: last + 1] += (-1) ** harmonic * kept * waves[at]
         counts[: last + 1] += kept
     found: np.ndarray = sums / np.sqrt(np.maximum(counts, 1))

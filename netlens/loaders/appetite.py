@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netlens.errors import InputError
+from netlens.errors import ForwardFailed, InputError
 from netlens.loading.samples import Reader
 from netlens.loading.shortage import levers, out_of_memory, out_of_memory_told
 from netlens.probing.failing import failed_forward
@@ -75,7 +75,8 @@ def _step(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise failed_forward(model, args, kwargs, error) from error
+        said = failed_forward(model, args, kwargs, error).message
+        raise ForwardFailed(said, hint="name a model that takes what the loader gives, or give --target-rate") from error
     parts = [tensor for _, tensor in leaves(output) if tensor.requires_grad]
     if not parts:
         raise InputError("no output of the model depends on its parameters", hint="name a model that can be trained, or give --target-rate")

@@ -44,9 +44,10 @@ def label_of(batch: Any) -> tuple[str, Any]:
 
 def _comes_first(label: Any, picture: Any) -> bool:
     """Tell whether a label is before its picture, or labels are before their pictures."""
+    if isinstance(label, Tensor) and (label.dim() > 1 or label.is_floating_point() or label.is_complex()):
+        return False
     is_picture = is_image(picture) or (isinstance(picture, Tensor) and picture.dim() >= 3 and picture.is_floating_point())
-    whole = isinstance(label, int) or (isinstance(label, Tensor) and label.dim() < 2 and not (label.is_floating_point() or label.is_complex()))
-    return is_picture and whole
+    return is_picture and isinstance(label, (int, Tensor))
 
 
 def in_lists(samples: list[Any], anything: bool = False) -> Any:

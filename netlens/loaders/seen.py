@@ -83,7 +83,7 @@ class Seen:
         return Shown(pictures, tuple(name for name, _ in self.captions), tuple(place for _, place in self.captions))
 
     def _size(self, index: int, batch: Any, rows: list[int]) -> int:
-        """Count the samples of a batch: as the sampler drew them, for a collate function may join words, nodes or views; else by its rows."""
+        """Count the samples of a batch: as drawn, for a collate function may join words, nodes or views; else by its rows."""
         drawn = self.source.keys_of(index) if self.source.collates else None
         if drawn is not None:
             return len(drawn)

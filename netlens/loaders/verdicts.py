@@ -75,7 +75,8 @@ def batch_failed(error: BaseException, batch: int, singles: Singles, read: int) 
             for key in keys if form != usual else ():
                 odd.setdefault(key, f"part {part} is {form}" + ("" if form in ("missing", "None") else f", and {usual} elsewhere"))
     items = [Item((f"sample {key}",), detail) for key, detail in odd.items()]
-    items = items or [Item((f"part {part}",), why) for part, forms in singles.forms.items() for form in forms if (why := _no_tensor(form))]
+    if not items and "default_collate" in str(error):
+        items = [Item((f"part {part}",), why) for part, forms in singles.forms.items() for form in forms if (why := _no_tensor(form))]
     return Issue("collate-fails", tuple(items) or (Item((f"batch {batch}",)),), max(read, singles.read), told(error))
 
 

@@ -147,3 +147,13 @@ def test_a_full_disk_does_not_take_the_report_with_it(
     told = capsys.readouterr()
     assert "1 of 24 files is empty [file-empty]" in told.out and saved[0] in told.out
     assert Path("bad.txt").read_text() == "data/cat/000.jpg\n" and f"wrote {saved[1]}" in told.err
+
+
+def test_nothing_is_written_among_the_pictures_that_a_table_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = two_classes(here / "data")
+    (root / "labels.csv").write_text("file,label\n" + "".join(f"{path.relative_to(root)},a\n" for path in sorted(root.rglob("*.jpg"))))
+    before = sorted(here.rglob("*"))
+    with pytest.raises(FileProblem, match="--out data/cat holds pictures of the data"):
+        run(["check-data", "data/labels.csv", "--out", "data/cat"])
+    assert "24 files" in capsys.readouterr().out and sorted(here.rglob("*")) == before
+    assert run(["check-data", "data/labels.csv", "--out", "data/drawn"]) == 0

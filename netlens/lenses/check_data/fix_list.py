@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +79,15 @@ def outside(path: Path, folders: Sequence[str], option: str) -> None:
         if place.is_relative_to(os.path.realpath(folder)):
             hint = f"choose another place: {option} /tmp/{path.name}" + (", or --no-pictures" if option == "--out" else "")
             raise UsageError(f"{option} {path} lies inside the data, and nothing is written there", hint=hint)
+
+
+def apart(out: Path, pictures: Iterable[str]) -> None:
+    """Refuse to write where pictures of the data lie, which of a table is known only when it has been read.
+
+    Raises:
+        FileProblem: one of them lies in `out`.
+    """
+    if os.path.realpath(out) in map(os.path.realpath, {path[: path.rfind("/") + 1] or "." for path in pictures}):
+        raise FileProblem(
+            f"--out {out} holds pictures of the data, and nothing is written there", hint="choose another folder: --out FOLDER"
+        )

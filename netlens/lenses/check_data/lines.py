@@ -15,7 +15,8 @@ from netlens.wording import counted, listed, number, short
 HEADER = 24  # characters of the name of a split above a column
 UNKNOWN = {
     True: "what no look at files tells: wrong labels, cropped copies, and which of two labels of one picture is right; look at the samples",
-    False: "what no look at samples tells: wrong labels, cropped copies, and whether a transform keeps what matters; look at the samples",
+    False: "what no look at samples tells: wrong labels, copies that are cropped or augmented, and whether a transform keeps what matters; "
+    "look at the samples",
 }
 
 
@@ -68,7 +69,11 @@ def facts(report: CheckDataReport) -> list[Fact]:
 def _of_loader(loader: LoaderFacts, *, alone: bool) -> list[Fact]:
     of = "" if alone else f"{short(loader.name)}: "
     samples = "of unknown length" if loader.samples is None else counted(loader.samples, "sample")
-    told = [short(loader.kind), samples, f"{exact(loader.read)} read in {'1 batch' if loader.batches == 1 else f'{loader.batches:,} batches'}"]
+    told = [
+        short(loader.kind),
+        samples,
+        f"{exact(loader.read)} read in {'1 batch' if loader.batches == 1 else f'{loader.batches:,} batches'}",
+    ]
     told += [f"batches of {exact(loader.batch_size)}"] if loader.batch_size else []
     found = [Fact("loader", of + " · ".join(told))]
     found += [Fact("pace", of + pace(loader.pace))] if loader.pace is not None else []

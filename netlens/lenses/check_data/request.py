@@ -215,10 +215,13 @@ def _loaders(request: Request) -> Found | None:
 def _drawn(request: Request, found: Found, folder: Pictures) -> tuple[CheckDataReport, FileProblem | None]:
     """Draw the pictures; what ends that, a full disk for example, does not take with it what hours of reading found."""
     from netlens.lenses.check_data.album import draw
+    from netlens.lenses.check_data.fix_list import apart
 
     seed, pictures, problem = int(request.asked.get("seed") or 0), list[str](), None
     with console.progress("drawing") as step:
         try:
+            if found.listing is not None:
+                apart(folder.out, found.listing.paths)
             pictures.extend(draw(found.report, found.listing, found.shown, Labelled(folder, {}), step, title=request.title, seed=seed))
         except FileProblem as error:
             problem = error

@@ -137,9 +137,7 @@ BOOK: Mapping[str, Entry] = {
     ),
     "unshuffled": Entry(W, "classes come one after the other", "shuffle=True for training, or a RandomSampler"),
     "one-label": Entry(
-        W,
-        "all that was read has the same label",
-        "check how labels are made: shuffle a loader; of folders name the one whose folders are the classes",
+        W, "all that was read has the same label", "check how labels are made: shuffle a loader, name the folder that holds the classes"
     ),
     "length-wrong": Entry(W, "len() is not what comes", "let __len__ tell the truth: schedules and progress follow it"),
     "dropped-samples": Entry(W, "samples are dropped in every epoch", "drop_last=False, or a smaller batch"),
@@ -172,9 +170,7 @@ BOOK: Mapping[str, Entry] = {
     "skipped-file": Entry(W, "{n} picture{s} {is} left out by ImageFolder", "convert {it} to PNG or JPEG, or give is_valid_file"),
     "stray-file": Entry(W, "{n} picture{s} beside the classes {is} left out by ImageFolder", "move {it} into the folder of a class"),
     "row-malformed": Entry(
-        W,
-        "{n} row{s} {is} not written like the others, and left out",
-        "quote cells that hold the separator, and close quotation marks",
+        W, "{n} row{s} {is} not written like the others, and left out", "quote cells that hold the separator, and close all quotes"
     ),
     "duplicate-exact": Entry(W, "{copies} of {total} files {is} {copy}", "keep one of each: --fix-list writes all but the first"),
     "duplicate-near": Entry(
@@ -222,7 +218,7 @@ BOOK: Mapping[str, Entry] = {
     "loader-slow": Entry(W, "the loader is slower than what it feeds", "more workers, smaller files, or cheaper transforms"),
     "odd-name": Entry(W, "{n} name{s} {has} control characters, or {is} no text", "rename {it}: lists of files break at {it}"),
     # Worth knowing.
-    "workers-useless": Entry(I, "there are more workers than can help", "as many as the facts above say are needed, and no more than CPUs"),
+    "workers-useless": Entry(I, "there are more workers than can help", "try fewer, or none: --target-rate N tells how many it takes, and no more than CPUs"),
     "not-normalised": Entry(I, "pictures are from 0 to 1, not normalised", "right for a network that was trained so; else add Normalize"),
     "channel-order": Entry(I, "red and blue may be exchanged", "OpenCV reads BGR: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)"),
     "letterboxed": Entry(I, "{n} of {total} pictures stand{z} between bars", "crop the bars, if only some pictures have them"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
+from netlens.errors import InputError
 from netlens.lenses.check_data.found import Found
 from netlens.lenses.check_data.loaders import Eats, check_loaders
 from netlens.loading.datasets import called
@@ -17,6 +21,7 @@ from netlens.loading.words import one_line
 if TYPE_CHECKING:
     from netlens.lenses.check_data.request import Request
     from netlens.loading.download import Progress
+    from netlens.loading.specs import ModelSpec
 
 
 def checked_loaders(request: Request, progress: Progress, step: Callable[[], object]) -> Found:
@@ -31,16 +36,34 @@ def checked_loaders(request: Request, progress: Progress, step: Callable[[], obj
         NetlensError: there is no such name, it is no data, or the user's code raises.
     """
     asked = request.asked
-    named = [(name, called(import_attribute(door.spec), one_line(door.text))) for name, door in request.sets if door.spec is not None]
-    return check_loaders(
-        named,
-        title=one_line(request.title),
-        classes=request.classes,
-        samples=asked.get("samples"),
-        target_rate=asked.get("target_rate"),
-        eats=None if request.model is None else _eats(request, progress),
-        step=step,
-    )
+    with _here():
+        named = [(name, _made(door.spec, one_line(door.text))) for name, door in request.sets if door.spec is not None]
+        return check_loaders(
+            named,
+            title=one_line(request.title),
+            classes=request.classes,
+            samples=asked.get("samples"),
+            target_rate=asked.get("target_rate"),
+            eats=None if request.model is None else _eats(request, progress),
+            step=step,
+        )
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """Come back to this folder, whatever the user's code does: pictures are written where the user is."""
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _made(spec: ModelSpec, name: str) -> Any:
+    try:
+        return called(import_attribute(spec), name)
+    except SystemExit as ended:
+        raise InputError(f"{name}() ended with sys.exit({ended.code!r})", hint="let it return a Dataset or a DataLoader") from ended
 
 
 def _eats(request: Request, progress: Progress) -> Eats:

@@ -124,7 +124,7 @@ def tensor_grid(title: str, pictures: Sequence[np.ndarray], labels: Sequence[str
         "the first 3 channels as red, green and blue" if channels else "",
         "magenta: NaN or infinite" if any(not np.isfinite(picture).all() for picture in shown) else "",
     )
-    return gallery(Captions(f"{title} · just before the network", f"{len(cards)} samples with their labels", foot), cards, 6, lines=1)
+    return gallery(Captions(f"{title} · just before the network", f"{counted(len(cards), 'sample')}{' with their labels' if any(labels) else ''}", foot), cards, 6, lines=1)
 
 
 def _painted(picture: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -13,15 +13,12 @@ import numpy as np
 
 from netlens.data.exchange import Alone, Exchange
 from netlens.errors import UsageError
-from netlens.loading.launch import launched
+from netlens.loading.launch import SETTLED, launched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = timedelta(hours=6)  # for the slowest process: shares of large sets, on disks of different speed; torchrun ends all when one dies
-# With torch 2.4, a thread of gloo that still lets go of the last result waits for Python's lock, which its destructor holds while it waits
-# for the thread: every second process hung for ever. Of 160 groups that were given 0.01 s first, none did.
-SETTLED = 0.2  # seconds
 
 
 @contextmanager

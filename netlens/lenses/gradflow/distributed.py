@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import islice
 from math import isfinite, sqrt
 from pathlib import Path
+from time import sleep
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +21,7 @@ from netlens.errors import InputError
 from netlens.lenses.gradflow.report import LayerFlow, Rank
 from netlens.lenses.gradflow.shards import fingerprint, is_sharded, joined_layer, local_part, replicas
 from netlens.lenses.gradflow.statistics import Magnitudes, all_magnitudes, wide
-from netlens.loading.launch import launched
+from netlens.loading.launch import SETTLED, launched
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # for the slowest process, before the others give up
@@ -51,6 +52,7 @@ def processes(device: torch.device) -> Iterator[Processes | None]:
         yield Processes(dist.get_rank(), dist.get_world_size(), device) if dist.get_world_size() > 1 else None
     finally:
         if not begun:
+            sleep(SETTLED)
             dist.destroy_process_group()
 
 

@@ -20,7 +20,7 @@ from netlens.data.hashing import SIDE, perceptual
 from netlens.data.letterbox import inside
 from netlens.data.looks import Looks, is_grey, judged, measured
 from netlens.data.modes import alpha_faults, kind_faults
-from netlens.data.records import BITS, FLAGS, FORMATS, MODES, RECORD, THUMB
+from netlens.data.records import BITS, FLAGS, FORMATS, MODES, RECORD
 
 LARGEST_FILE = 512 << 20  # bytes; larger ones are not read
 MOST_PIXELS = 80_000_000  # of a picture that is decoded: 320 MB; Pillow warns at 89 million, and refuses twice that
@@ -219,7 +219,8 @@ def _fill(row: np.void, looks: Looks, im: Image.Image) -> None:
     row["low"], row["high"], row["spread"] = looks.low, looks.high, looks.spread
     row["sharpness"], row["direction"] = looks.sharpness, looks.direction
     small = np.asarray(looks.grey.resize((SIDE, SIDE), Image.Resampling.BOX))
-    row["thumb"] = (small.reshape(THUMB, 2, THUMB, 2).sum(axis=(1, 3), dtype=np.uint16) + 2) >> 2
+    pairs = small[::2].astype(np.uint16) + small[1::2]
+    row["thumb"] = (pairs[:, ::2] + pairs[:, 1::2] + 2) >> 2
     if looks.spread >= FLAT:
         row["hash"], row["mirrored"] = perceptual(small)
 

@@ -16,6 +16,7 @@ MOST_FACTOR = 16.0
 MOST_STEPS = 1000  # along a line that are looked at for repeated pixels
 LINES = 160  # rows, and columns, that are looked at
 STEEP = 3  # grey levels of the least step; a sixth of the largest is not noise either
+FEWEST = 0.02  # share of steps that are steep; a drawing has less
 TOUCHING = 0.33  # share of the steep steps of a line that follow another: none in repeated pixels, half in the median of photographs
 INSIDE = 0.4  # steps inside repeated pixels over steps between them; 0 but for JPEG, 1 in any other picture
 SEEN = 3.0  # grey levels between repeated pixels, in the mean; JPEG's own blocks, which a smooth sky shows, have 1 or 2
@@ -48,11 +49,12 @@ def blocks(im: Image.Image) -> float:
 
 
 def _varied(line: Image.Image) -> bool:
-    """Tell whether steep steps follow each other along a line, which in repeated pixels they do not."""
+    """Tell whether steep steps follow each other along a line, which in repeated pixels they do not; or whether there are next to none."""
     pixels = np.frombuffer(line.convert("L").tobytes(), np.uint8).astype(np.int16)
     steps = np.abs(pixels[1:] - pixels[:-1])
     steep = steps >= max(STEEP, int(steps.max(initial=0)) // 6)
-    return bool(np.count_nonzero(steep[1:] & steep[:-1]) > TOUCHING * np.count_nonzero(steep))
+    count = np.count_nonzero(steep)
+    return bool(count < FEWEST * len(steps) or np.count_nonzero(steep[1:] & steep[:-1]) > TOUCHING * count)
 
 
 def _contrast(steps: np.ndarray, samples: np.ndarray, tie: float) -> np.ndarray:

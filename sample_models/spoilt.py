@@ -13,7 +13,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -101,10 +101,6 @@ def _grey(file: Path) -> None:
     Image.open(file).convert("L").save(file, quality=92)
 
 
-def _blurred(file: Path) -> None:
-    Image.open(file).filter(ImageFilter.GaussianBlur(4)).save(file, quality=92)
-
-
 def _dark(file: Path) -> None:
     Image.open(file).point(lambda value: value // 12).save(file, quality=92)
 
@@ -117,7 +113,7 @@ def _as_png(file: Path) -> None:
     Image.open(file).save(file, format="PNG")
 
 
-CHANGES = (_cut, _turned, _page, _blurred, _dark, _emptied, _grey, _blank, _as_png)
+CHANGES = (_cut, _turned, _page, _dark, _emptied, _grey, _blank, _as_png)
 
 
 if __name__ == "__main__":

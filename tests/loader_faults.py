@@ -577,7 +577,7 @@ def _ends_at_50(index: int) -> Any:
     return sample(index)
 
 
-@case("length-wrong")
+@case("length-wrong", "sample-raises")
 def length_too_large() -> Any:
     """A data set of 50 says it has 64."""
     return DataLoader(Samples(_ends_at_50), batch_size=8)

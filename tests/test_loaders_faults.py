@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ PLACES = {
     "labels_below_zero": {"sample 12"},
     "masks_out_of_range": {"sample 10"},
     "one_hot_without_one": {"sample 3", "sample 44"},
-    "length_too_large": {"sample 50"},
     "the_same_twice": {f"sample {index}" for index in (*range(16), *range(48, 64))},
 }
 
@@ -91,7 +90,9 @@ def test_there_are_enough_of_each() -> None:
         ("stream_raises", "sample-raises", ["OSError: the archive ends here"]),
         ("shapes_differ", "shapes-differ", ["3 x 16 x 20: 1 sample", "3 x 16 x 16: 63 samples"]),
         ("keys_differ", "collate-fails", ["part box is missing"]),
-        ("pil_in_a_dataset", "collate-fails", ["a PIL picture (RGB), which no transform makes a tensor"]),
+        ("pil_in_a_dataset", "collate-fails", ["a PIL picture (RGB), which no transform makes a tensor", "ToTensor()"]),
+        ("length_too_large", "length-wrong", ["len() is 64, and sample 50 is past the end"]),
+        ("length_too_large", "sample-raises", ["14 of 64"]),
         ("worker_dies", "worker-dies", ["exit code 1"]),
         ("main_process_only", "workers-fail", ["RuntimeError: the database was opened in another process"]),
         ("nan_in_a_sample", "value-nonfinite", ["1 NaN"]),
@@ -247,10 +248,79 @@ def test_a_raising_sample_that_a_batch_meets_is_found_in_it() -> None:
     assert [item.paths for item in the_issue(found, "sample-raises").items] == [("sample 1001",)]
 
 
-@pytest.mark.parametrize("found", [{"train": [1]}, 3, "text", None])
-def test_what_holds_no_samples_is_refused(found: Any) -> None:
-    with pytest.raises(InputError):
+class _Sized(Dataset[Any]):
+    """Its length is what a function says."""
+
+    def __init__(self, length: Callable[[], Any]) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length()  # type: ignore[no-any-return]
+
+    def __getitem__(self, index: int) -> Any:
+        return sample(index)
+
+
+LOADER = DataLoader(Samples(sample), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("found", "hint"),
+    [
+        ({"train": [1]}, "returns one of them"),
+        ({1: LOADER}, "returns one of them"),
+        ([LOADER, LOADER], "returns one of them"),
+        ((LOADER.dataset, 3), "returns one of them"),
+        (3, "name a Dataset"),
+        ("text", "name a Dataset"),
+        (None, "name a Dataset"),
+        (_Sized, "name a Dataset"),
+        (_Sized(lambda: "64"), "__len__"),
+        (_Sized(lambda: -1), "__len__"),
+        (_Sized(lambda: [][0]), "__len__"),
+    ],
+)
+def test_what_holds_no_samples_is_refused(found: Any, hint: str) -> None:
+    with pytest.raises(InputError) as refused:
         check_loader(found, "it")
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_label_may_come_before_the_picture(first: bool) -> None:
+    def made(index: int) -> Any:
+        return sample(index)[:: -1 if first else 1]
+
+    found = check_loader(DataLoader(Samples(made, 40), batch_size=8), "val")
+    assert dict(found.counts) == dict.fromkeys(range(4), 10) and len(found.keys) == 40 and found.shown.labels[:3] == ("0", "1", "2")
+
+
+def test_samples_are_counted_as_drawn_where_a_collate_function_joins_their_nodes() -> None:
+    def joined(graphs: list[Any]) -> Any:
+        return {"x": torch.cat([nodes for nodes, _ in graphs]), "y": torch.tensor([label for _, label in graphs])}
+
+    graphs = Samples(lambda index: (torch.randn(1 + index % 5, 4), index % 2), 40)
+    found = check_loader(DataLoader(graphs, batch_size=8, collate_fn=joined), "it")
+    assert (found.facts.read, dict(found.counts), found.issues) == (40, {0: 20, 1: 20}, ())
+
+
+def test_two_views_of_each_sample_are_all_looked_at() -> None:
+    def views(samples: list[Any]) -> Any:
+        pictures = torch.stack([view for picture, _ in samples for view in (picture, picture.flip(2))])
+        return pictures, torch.tensor([label for _, label in samples for _ in range(2)])
+
+    found = check_loader(DataLoader(Samples(sample, 40), batch_size=8, collate_fn=views), "it")
+    assert (found.facts.read, dict(found.counts), len(found.keys)) == (40, dict.fromkeys(range(4), 20), 80)
+    assert found.shown.labels[:4] == ("0", "0", "1", "1")
+
+
+def test_none_that_a_collate_function_of_the_users_takes_is_not_blamed() -> None:
+    def fails(_samples: list[Any]) -> Any:
+        raise KeyError("mask")
+
+    loader = DataLoader(Samples(lambda index: (picture(index), None)), batch_size=8, collate_fn=fails)
+    issue = the_issue(check_loader(loader, "it"), "collate-fails")
+    assert (issue.items[0].paths, issue.items[0].detail) == (("batch 0",), "") and "KeyError: 'mask'" in issue.measured
 
 
 def test_one_generator_that_is_already_running_is_read_from_its_first_item() -> None:

@@ -117,7 +117,7 @@ def classes_of(text: str | None) -> int | tuple[str, ...] | None:
         if (count := int(text)) < 1:
             raise UsageError("--classes 0 leaves no class", hint="give the number of classes, for example 10")
         return count
-    file = os.path.lexists(user_path(text))
+    file = bool(text.strip()) and os.path.lexists(user_path(text))
     names = _names_in(text) if file else tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) < len(names) or (len(names) < 2 and not file):
         wrong, do = "is no number of classes, no list of names and no file", "for example --classes 10 or --classes cat,dog"

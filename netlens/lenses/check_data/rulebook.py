@@ -218,7 +218,7 @@ BOOK: Mapping[str, Entry] = {
     "loader-slow": Entry(W, "the loader is slower than what it feeds", "more workers, smaller files, or cheaper transforms"),
     "odd-name": Entry(W, "{n} name{s} {has} control characters, or {is} no text", "rename {it}: lists of files break at {it}"),
     # Worth knowing.
-    "workers-useless": Entry(I, "there are more workers than can help", "try fewer, or none: --target-rate N tells how many it takes, and no more than CPUs"),
+    "workers-useless": Entry(I, "there are more workers than can help", "try fewer, or none; --target-rate N says how many it takes"),
     "not-normalised": Entry(I, "pictures are from 0 to 1, not normalised", "right for a network that was trained so; else add Normalize"),
     "channel-order": Entry(I, "red and blue may be exchanged", "OpenCV reads BGR: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)"),
     "letterboxed": Entry(I, "{n} of {total} pictures stand{z} between bars", "crop the bars, if only some pictures have them"),

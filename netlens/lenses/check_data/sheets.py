@@ -18,6 +18,7 @@ from netlens.drawing.gallery import Card, gallery
 from netlens.drawing.thumbnails import fitted
 from netlens.lenses.check_data.rules import sentence
 from netlens.lenses.check_data.samples import Unopened, thumbnail, what_is_left
+from netlens.wording import counted
 
 MOST = 24  # places of one fault
 PAIRS = 12  # of them, where each is two pictures
@@ -124,7 +125,8 @@ def tensor_grid(title: str, pictures: Sequence[np.ndarray], labels: Sequence[str
         "the first 3 channels as red, green and blue" if channels else "",
         "magenta: NaN or infinite" if any(not np.isfinite(picture).all() for picture in shown) else "",
     )
-    return gallery(Captions(f"{title} · just before the network", f"{counted(len(cards), 'sample')}{' with their labels' if any(labels) else ''}", foot), cards, 6, lines=1)
+    words = counted(len(cards), "sample") + (" with their labels" if any(labels) else "")
+    return gallery(Captions(f"{title} · just before the network", words, foot), cards, 6, lines=1)
 
 
 def _painted(picture: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -18,7 +18,7 @@ def _cosines() -> np.ndarray:
 
 _COSINES = _cosines()
 _TURNED = np.ascontiguousarray(_COSINES.T)
-_MIRROR = np.where(np.arange(LOW) % 2, -1.0, 1.0)  # a mirrored cosine of odd frequency is its negative
+_MIRRORS = np.stack([np.ones(LOW), (-1.0) ** np.arange(LOW)])[:, None]  # a mirrored cosine of odd frequency is its negative
 
 
 def perceptual(grey: np.ndarray) -> tuple[int, int]:
@@ -30,11 +30,8 @@ def perceptual(grey: np.ndarray) -> tuple[int, int]:
     Args:
         grey: (32, 32), 0..255.
     """
-    low = np.rint((_COSINES @ grey @ _TURNED) * _STEPS)
-    return _bits(low), _bits(low * _MIRROR)
-
-
-def _bits(low: np.ndarray) -> int:
-    ranked = np.sort(low, axis=None)
-    over = low > (ranked[31] + ranked[32]) / 2
-    return int.from_bytes(np.packbits(over).tobytes(), "big")
+    low = (np.rint((_COSINES @ grey @ _TURNED) * _STEPS) * _MIRRORS).reshape(2, -1)
+    ranked = np.sort(low)
+    over = low > (ranked[:, 31:32] + ranked[:, 32:33]) / 2
+    upright, mirrored = np.packbits(over).view(">u8").tolist()
+    return upright, mirrored

@@ -215,11 +215,11 @@ def _judge_pixels(im: Image.Image, seen: _Seen) -> None:
 
 def _fill(row: np.void, looks: Looks, im: Image.Image) -> None:
     row["pixels"] = im.width * im.height
-    row["sums"] = np.broadcast_to(looks.sums, (3, 2)).T.ravel()
+    row["sums"].reshape(2, 3)[:] = looks.sums.T
     row["low"], row["high"], row["spread"] = looks.low, looks.high, looks.spread
     row["sharpness"], row["direction"] = looks.sharpness, looks.direction
-    small = np.asarray(looks.grey.resize((SIDE, SIDE), Image.Resampling.BOX))
-    pairs = small[::2].astype(np.uint16) + small[1::2]
+    small = np.frombuffer(looks.grey.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes(), np.uint8).reshape(SIDE, SIDE)
+    pairs = np.add(small[::2], small[1::2], dtype=np.uint16)
     row["thumb"] = (pairs[:, ::2] + pairs[:, 1::2] + 2) >> 2
     if looks.spread >= FLAT:
         row["hash"], row["mirrored"] = perceptual(small)

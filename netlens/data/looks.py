@@ -5,9 +5,7 @@ Thresholds separated planted faults from 15,585 clean pictures (2,500 of them me
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
 from math import sqrt
 
 import numpy as np
@@ -67,12 +65,13 @@ class Looks:
 
 def measured(im: Image.Image) -> Looks:
     """Measure a picture in RGB or L."""
-    counts = np.array(im.histogram(), dtype=np.int64).reshape(-1, 256)
     colours = im.reduce(max(1, round(sqrt(im.width * im.height) / SIDE)))
     grey = colours.convert("L")
-    low, high, variance = _levels(grey)
+    counts = np.array(im.histogram() + grey.histogram(), dtype=np.int64).reshape(-1, 256)
+    sums = counts @ _POWERS
+    low, high, variance = _levels(counts[-1], *sums[-1].tolist())
     pixels = np.frombuffer(grey.tobytes(), np.uint8).reshape(grey.height, grey.width)
-    return Looks(counts @ _POWERS, counts, colours, grey, pixels, low, high, variance**0.5, *_texture(pixels, variance))
+    return Looks(sums[:-1], counts[:-1], colours, grey, pixels, low, high, variance**0.5, *_texture(pixels, variance))
 
 
 def is_grey(looks: Looks, pixels: int) -> bool:
@@ -148,13 +147,16 @@ def _soft_fault(looks: Looks, im: Image.Image) -> tuple[str, str]:
 def _growths(looks: Looks) -> list[tuple[float, float]]:
     """Return for the direction of weaker gradients, and of stronger ones, their variance and how it grows."""
     grey = looks.pixels.astype(np.float32)
-    return sorted((_growth(grey), _growth(np.ascontiguousarray(grey.T)))) if min(grey.shape) > 3 else [(0.0, 0.0)] * 2
+    if min(grey.shape) <= 3:
+        return [(0.0, 0.0)] * 2
+    across = _growth(grey[:, 1:] - grey[:, :-1], grey[:, 3:] - grey[:, :-3])
+    return sorted((across, _growth(grey[1:] - grey[:-1], grey[3:] - grey[:-3])))
 
 
-def _growth(grey: np.ndarray) -> tuple[float, float]:
-    """Return the variance of neighbours' differences across (h, w), and how many times it grows over three pixels."""
-    near, far = _variance(grey[:, 1:] - grey[:, :-1]), _variance(grey[:, 3:] - grey[:, :-3])
-    return near, far / near if near else 0.0
+def _growth(near: np.ndarray, far: np.ndarray) -> tuple[float, float]:
+    """Return the variance of neighbours' differences, and how many times it grows over three pixels."""
+    variance = _variance(near)
+    return variance, _variance(far) / variance if variance else 0.0
 
 
 def _unevenness(grey: Image.Image) -> float:
@@ -163,13 +165,12 @@ def _unevenness(grey: Image.Image) -> float:
     return float((values - _SURFACES @ (values @ _SURFACES)).std())
 
 
-def _levels(grey: Image.Image) -> tuple[int, int, float]:
-    """Return the 1st and 99th percentile and the variance."""
-    counts = grey.histogram()
-    upto = list(accumulate(counts))
-    total = upto[-1]
-    sum_, squares = (int(value) for value in np.array(counts) @ _POWERS)
-    return bisect_left(upto, total / 100), bisect_left(upto, total * 99 / 100), (squares - sum_ * sum_ / total) / total
+def _levels(counts: np.ndarray, sum_: int, squares: int) -> tuple[int, int, float]:
+    """Return the 1st and 99th percentile and the variance of values that occur so often, (256,)."""
+    upto = counts.cumsum()
+    total = int(upto[-1])
+    low, high = upto.searchsorted((total / 100, total * 99 / 100)).tolist()
+    return low, high, (squares - sum_ * sum_ / total) / total
 
 
 def _texture(grey: np.ndarray, variance: float) -> tuple[float, float]:

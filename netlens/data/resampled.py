@@ -7,6 +7,9 @@ enlarged as a whole: sample j of n lies at (j + 1/2) / n of the width. That tell
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 
@@ -27,8 +30,8 @@ _WINDOW = 31  # pixels, over which the picture's own unevenness is taken away
 
 def enlargement(im: Image.Image) -> float:
     """Return by what factor a soft picture was enlarged, about; 0.0 where nothing shows that."""
-    rows, columns = _lines(im)
-    return _factor(_bends(rows), _bends(columns), im.size)
+    across, down = (np.abs(steps[:, 1:] - steps[:, :-1]).mean(axis=0) for steps in map(_steps, _lines(im)))
+    return _factor(across, down, im.size)
 
 
 def blocks(im: Image.Image) -> float:
@@ -36,10 +39,12 @@ def blocks(im: Image.Image) -> float:
     width, height = im.size
     if _varied(im.crop((0, height // 2, width, height // 2 + 1))) or _varied(im.crop((width // 2, 0, width // 2 + 1, height))):
         return 0.0
-    rows, columns = _lines(im)
     smaller = _candidates(im.size)
     contrast = np.full(len(smaller), np.inf)
-    for profile, length in ((_steps(rows), width), (_steps(columns), height)):
+    for lines, length in zip(_lines(im), im.size, strict=True):
+        profile = np.abs(_steps(lines)).mean(axis=0)
+        if profile.max() <= SEEN:
+            return 0.0
         samples = np.rint(smaller * length / min(im.size)) / length
         contrast = np.minimum(contrast, np.maximum(_contrast(profile, samples, 1e-6), _contrast(profile, samples, -1e-6)))
         if contrast.max(initial=0) <= 0:
@@ -50,8 +55,8 @@ def blocks(im: Image.Image) -> float:
 
 def _varied(line: Image.Image) -> bool:
     """Tell whether steep steps follow each other along a line, which in repeated pixels they do not; or whether there are next to none."""
-    pixels = np.frombuffer(line.convert("L").tobytes(), np.uint8).astype(np.int16)
-    steps = np.abs(pixels[1:] - pixels[:-1])
+    pixels = np.frombuffer(line.convert("L").tobytes(), np.uint8)
+    steps = np.abs(np.subtract(pixels[1:], pixels[:-1], dtype=np.int16))
     steep = steps >= max(STEEP, int(steps.max(initial=0)) // 6)
     count = np.count_nonzero(steep)
     return bool(count < FEWEST * len(steps) or np.count_nonzero(steep[1:] & steep[:-1]) > TOUCHING * count)
@@ -80,21 +85,16 @@ def _candidates(size: tuple[int, int]) -> np.ndarray:
     return np.arange(max(4, int(min(size) / MOST_FACTOR) + 1), int(min(size) / LEAST_FACTOR), dtype=np.intp)
 
 
-def _lines(im: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Return some rows, (n, width), and some columns, (m, height), of grey, float32."""
+def _lines(im: Image.Image) -> Iterator[np.ndarray]:
+    """Give some rows, (n, width), and some columns, (m, height), of grey, float32."""
     grey: np.ndarray = np.asarray(im.convert("L"))
-    rows, columns = grey[:: -(-im.height // LINES)], grey.T[:: -(-im.width // LINES)]
-    return rows.astype(np.float32), columns.astype(np.float32)
-
-
-def _bends(lines: np.ndarray) -> np.ndarray:
-    profile: np.ndarray = np.abs(2 * lines[:, 1:-1] - lines[:, :-2] - lines[:, 2:]).mean(axis=0)
-    return profile
+    yield grey[:: -(-im.height // LINES)].astype(np.float32)
+    yield np.ascontiguousarray(grey[:, :: -(-im.width // LINES)].T).astype(np.float32)
 
 
 def _steps(lines: np.ndarray) -> np.ndarray:
-    profile: np.ndarray = np.abs(lines[:, 1:] - lines[:, :-1]).mean(axis=0)
-    return profile
+    steps: np.ndarray = lines[:, 1:] - lines[:, :-1]
+    return steps
 
 
 def _factor(across: np.ndarray, down: np.ndarray, size: tuple[int, int]) -> float:
@@ -120,20 +120,29 @@ def _strengths(profile: np.ndarray, length: int) -> np.ndarray:
     level = np.log(profile + 0.1)
     smooth = np.convolve(np.pad(level, _WINDOW // 2, mode="reflect"), np.full(_WINDOW, 1 / _WINDOW), "valid")
     level = (level - smooth) / max(float((level - smooth).std()), 1e-6)
+    phases, weights, scale = _harmonics(length)
+    waves = (np.fft.rfft(level, length) * phases).real / np.sqrt(len(level) / 2)
+    sums = np.zeros(length + 1)
+    for harmonic, weight in enumerate(weights, 1):
+        sums[: len(weight)] += weight * waves[: harmonic * len(weight) : harmonic]
+    found: np.ndarray = sums / scale
+    return found
+
+
+@lru_cache(maxsize=16)
+def _harmonics(length: int) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Return what moves the phase of each frequency to the edge, how harmonics of n = 0, 1, ... count, and the deviation of their sum."""
     turns = np.arange(length // 2 + 1)
-    waves = (np.fft.rfft(level, length) * np.exp(-2j * np.pi * turns * 1.5 / length)).real / np.sqrt(len(level) / 2)
     apart = np.abs(turns[:, None] - length / 8 * np.arange(1, 5)).min(axis=1)  # from a frequency of JPEG's blocks
-    sums, counts = np.zeros(length + 1), np.zeros(length + 1)
+    weights, counts = [], np.zeros(length + 1)
     for harmonic in range(1, _HARMONICS + 1):
-        last = int(0.48 * length) // harmonic
-        at = slice(0, harmonic * last + 1, harmonic)
+        at = slice(0, int(0.48 * length) + 1, harmonic)
         kept = apart[at] >= 2
         if harmonic % 2:  # the edges of blocks lie between samples: at a period of 8 or 4 they count against an enlargement
             kept |= (apart[at] < 0.6) & (turns[at] < 0.3 * length)
-        sums[: last + 1] += (-1) ** harmonic * kept * waves[at]
-        counts[: last + 1] += kept
-    found: np.ndarray = sums / np.sqrt(np.maximum(counts, 1))
-    return found
+        weights.append((-1.0) ** harmonic * kept)
+        counts[: len(kept)] += kept
+    return np.exp(-2j * np.pi * turns * 1.5 / length), weights, np.sqrt(np.maximum(counts, 1))
 
 
 def _pictured(im: Image.Image, factor: float) -> bool:

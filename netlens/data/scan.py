@@ -16,7 +16,7 @@ from netlens.data.cache import Cache
 from netlens.data.listing import Listing, Paths
 from netlens.data.look import look
 from netlens.data.records import BITS, RECORD
-from netlens.data.workers import Look, Looked, Worker, WorkerEnded, looked_at, usable_cpus
+from netlens.data.workers import Look, Looked, Worker, WorkerEnded, keep_freed_memory, looked_at, usable_cpus
 from netlens.errors import FileProblem
 
 SLOWEST = 60.0  # seconds for a file: 100 times what the largest picture that is decoded at all takes
@@ -64,6 +64,7 @@ def scan(
         FileProblem: the cache cannot be used.
         NetlensError: a worker cannot be started.
     """
+    keep_freed_memory()
     share = _Share(listing.paths, np.arange(rank, len(listing), size, dtype=np.int64))
     memory = Cache(cache if size == 1 else cache.with_name(f"{cache.name}.{rank}of{size}")) if cache else None
     interrupted = False

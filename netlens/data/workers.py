@@ -35,6 +35,7 @@ Looked = tuple[np.ndarray, dict[int, str]]  # rows of RECORD, and words by row
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: "150000 100000" are one and a half CPUs, "max 100000" is no quota
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from netlens.data.workers import serve; serve(*sys.argv[1:3])"
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_KEPT = 8 << 20  # bytes
 _SIZES = struct.Struct("<QQ")  # bytes of rows and of JSON that follow
 
 
@@ -49,6 +50,14 @@ def usable_cpus() -> int:
         quota, period = map(int, QUOTA.read_text().split())
         ours = min(ours, max(1, -(-quota // period)))
     return ours
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a picture leaves for the next one: asking the system anew costs 20 microseconds a file.
+
+    It keeps twice as much as the largest block that was freed so far. This one is freed at once, and never touched.
+    """
+    bytes(_KEPT)
 
 
 def looked_at(look: Look, paths: Sequence[str]) -> Looked:
@@ -179,6 +188,7 @@ def serve(name: str, limit: str) -> None:
     os.dup2(2, 1)  # what a decoder prints must not get between the answers
     module, _, function = name.partition(":")
     look: Look = getattr(import_module(module), function)
+    keep_freed_memory()
     _send(answers, b"", {})
     with suppress(EOFError):
         while True:

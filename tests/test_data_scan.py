@@ -290,6 +290,7 @@ def begun(tmp_path: Path, workers: int) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts in the background ignores it
     )
     assert script.stdout and script.stdout.readline() == "begun\n"
     return script

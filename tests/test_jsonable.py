@@ -113,6 +113,7 @@ def test_findings_are_written_with_the_name_of_their_severity():
             "measured": "12",
             "threshold": "10",
             "remedy": "",
+            "examples": [],
         }
     ]
 

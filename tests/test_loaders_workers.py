@@ -61,7 +61,7 @@ class Stream(IterableDataset[Any]):
 
 def test_a_fork_answers_and_leaves_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """Objects, random numbers and stdout of this process stay as they are, whatever the user's code does to its own."""
-    kept, values = [1], torch.zeros(3)
+    kept, values, children = [1], torch.zeros(3), set(active_children())
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
 
     def work() -> Any:
@@ -80,7 +80,7 @@ def test_a_fork_answers_and_leaves_nothing(capfd: pytest.CaptureFixture[str]) ->
     assert np.random.get_state()[1].tolist() == states[1]
     assert torch.equal(torch.get_rng_state(), states[2])
     assert capfd.readouterr() == ("", "")
-    assert active_children() == []
+    assert set(active_children()) <= children
 
 
 def _raises() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -89,3 +90,11 @@ class Shell:
 def netlens(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """Run the command line in a child process: `netlens("summary", "resnet18").stdout`."""
     return Shell(tmp_path_factory.mktemp("shell"))
+
+
+@pytest.fixture
+def childless() -> None:
+    """End the workers of loaders that earlier tests have left in this process: they live on until an iterator is collected."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+        child.join(10)

@@ -23,6 +23,8 @@ from netlens.loading.datasets import called
 from tests import loader_faults
 from tests.loader_faults import CASES, COUNT, INFO, Case, Samples, clean_val, faults, healthy, leak_train, leak_val, picture, sample
 
+pytestmark = pytest.mark.usefixtures("childless")
+
 HANGING = {"hangs", "hangs_in_a_worker"}
 
 # Where the faults were planted, by hand.

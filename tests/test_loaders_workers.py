@@ -29,6 +29,8 @@ from netlens.loaders.shards import worker_duplicates
 from netlens.loaders.workers import NEW, check_workers, workers_fail
 from tests.loader_faults import CASES, Samples, faults, picture, sample
 
+pytestmark = pytest.mark.usefixtures("childless")
+
 MEMORY = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells of processes in /proc")
 
 
@@ -98,9 +100,10 @@ def _raises() -> None:
 )
 def test_a_fork_that_gives_no_answer(work: Callable[[], Any], why: str) -> None:
     """It raises, ends, is killed, or hangs: each is told, and none is waited for."""
+    children = set(active_children())
     with pytest.raises(Unfinished, match=why):
         aside(work, 0.3 if why.startswith("took") else 30)
-    assert active_children() == []
+    assert set(active_children()) <= children
 
 
 @MEMORY
